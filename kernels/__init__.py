@@ -1,0 +1,1 @@
+"""The primitive operations, one file per device, one contract."""

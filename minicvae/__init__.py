@@ -1,0 +1,1 @@
+"""Conditional variational autoencoders from the arrays up."""

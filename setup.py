@@ -1,0 +1,47 @@
+"""Packaging of minicvae. `kernels/` stands beside `minicvae/` and is installed as `minicvae.kernels`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6.100", "scipy>=1.13", "ruff>=0.15", "mypy>=1.18"]
+
+setup(
+    name="minicvae",
+    version="0.1.0",
+    description="Conditional variational autoencoders from the arrays up, with hand-written gradients",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["minicvae", "minicvae.*"]), "minicvae.kernels"],
+    package_dir={"minicvae.kernels": "kernels"},
+    package_data={"minicvae": ["py.typed"], "minicvae.datasets": ["mnist/*"], "minicvae.kernels": ["*.md"]},
+    install_requires=[
+        "numpy>=2.0",
+        "numba>=0.61",
+        "matplotlib>=3.9",
+        "rich>=13",
+        "safetensors>=0.4.5",
+        "threadpoolctl>=3.5",
+        "pooch>=1.8",
+        "platformdirs>=4",
+    ],
+    extras_require={
+        "cuda12": ["cupy-cuda12x>=13"],
+        "cuda13": ["cupy-cuda13x>=13.6"],
+        "test": TEST,
+        "torch": ["torch==2.13.0"],
+        "bench": ["torch==2.13.0", "jax>=0.7"],
+    },
+    entry_points={"console_scripts": ["minicvae = minicvae.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
