@@ -1,1 +1,45 @@
-"""The primitive operations, one file per device, one contract."""
+"""The primitive operations: one contract, one file a device.
+
+`reference.py` is the specification, in plain array expressions that run on NumPy and on CuPy alike. `cpu.py` (Numba)
+and `cuda.py` (CuPy) override what they do faster; whatever they leave out, the reference does for them.
+
+| device  | what it is                                     |
+| ------- | ---------------------------------------------- |
+| `numpy` | the reference on NumPy arrays                  |
+| `cpu`   | Numba kernels around BLAS products (the default) |
+| `cuda`  | the reference on CuPy arrays, on an NVIDIA GPU |
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from minicvae.kernels.reference import Array, OneHot, Reference
+
+__all__ = ["DEVICES", "Array", "OneHot", "Reference", "load"]
+
+DEVICES = ("numpy", "cpu", "cuda")
+
+
+@cache
+def load(device: str = "cpu") -> Reference:
+    """The kernels of a device, loaded when they are first asked for.
+
+    Raises
+    ------
+    ValueError
+        If `device` is not one of `DEVICES`.
+    RuntimeError
+        If the device is not there (no CuPy, no GPU); the message says what to install.
+    """
+    if device == "numpy":
+        return Reference()
+    if device == "cpu":
+        from minicvae.kernels.cpu import Cpu
+
+        return Cpu()
+    if device == "cuda":
+        from minicvae.kernels.cuda import Cuda
+
+        return Cuda()
+    raise ValueError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")

@@ -1,0 +1,333 @@
+"""The `cpu` device: BLAS products with fused Numba kernels around them.
+
+Each kernel walks its arrays once and does everything there is to do at an element while it is in a register: the
+gathered condition row, the bias and the activation after a product; the slope and the bias gradient before one; the
+likelihood and its derivative, which share their exponential. The kernels are serial, because at these sizes a
+second thread costs more to wake than it brings, and because the products have the second core (see README.md here
+for the measurements).
+
+Compiler flags, each for a reason: `error_model="numpy"` (a check for division by zero would keep loops from
+vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from minicvae.kernels.reference import Array, OneHot, Part, Reference, row_blocks
+from minicvae.kernels.vector_math import exp
+from minicvae.kernels.workspace import Workspace
+
+kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"})
+
+# Numba compiles small integers better than strings.
+ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}
+
+CHUNK = 56  # factors of at most 2 in one product: 2^56 is far from overflow, and 14 chunks make 784
+
+
+@kernel
+def _gather_pixels(images, index, x):
+    """x = images[index] / 255."""
+    scale = x.dtype.type(255)
+    for i in range(len(index)):
+        row = images[index[i]]
+        for j in range(x.shape[1]):
+            x[i, j] = row[j] / scale
+
+
+@kernel
+def _add_rows_activate(h, W, rows, b, activation):
+    """h ← f(h + Σ_p W[rows[p]] + b) in place; h (n, d), W (·, d), rows (parts, n), b (d,)."""
+    n, d = h.shape
+    one = h.dtype.type(1)
+    zero = h.dtype.type(0)
+    for i in range(n):
+        y = h[i]
+        for p in range(len(rows)):
+            w = W[rows[p, i]]
+            for j in range(d):
+                y[j] += w[j]
+        if activation == 1:
+            for j in range(d):
+                v = y[j] + b[j]
+                y[j] = zero if v < zero else v
+        else:
+            for j in range(d):
+                y[j] += b[j]
+            if activation == 2:
+                for j in range(d):
+                    y[j] = np.tanh(y[j])
+            elif activation == 3:
+                for j in range(d):
+                    y[j] = y[j] if y[j] > zero else np.expm1(y[j])
+            elif activation == 4:
+                for j in range(d):
+                    t = exp(-abs(y[j]))
+                    y[j] = (one if y[j] >= zero else t) / (one + t)
+
+
+@kernel
+def _slope_times(dy, y, g, db, activation):
+    """g = dy ⊙ f'(h), told from y = f(h), and db += Σ_n g_n in the same pass; dy, y, g (n, d), db (d,)."""
+    n, d = dy.shape
+    one = dy.dtype.type(1)
+    zero = dy.dtype.type(0)
+    for i in range(n):
+        if activation == 1:
+            for j in range(d):
+                g[i, j] = dy[i, j] if y[i, j] > zero else zero
+        elif activation == 2:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (one - y[i, j] * y[i, j])
+        elif activation == 3:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (one if y[i, j] > zero else y[i, j] + one)
+        elif activation == 4:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (y[i, j] * (one - y[i, j]))
+        else:
+            for j in range(d):
+                g[i, j] = dy[i, j]
+        for j in range(d):
+            db[j] += g[i, j]
+
+
+@kernel
+def _scatter_add(g, labels, dW):
+    """dW[labels_n] += g_n for every n; repeated labels add up."""
+    for i in range(len(labels)):
+        row = dW[labels[i]]
+        for j in range(g.shape[1]):
+            row[j] += g[i, j]
+
+
+@kernel
+def _bernoulli(logits, x, nll, derivative):
+    """nll_n = Σ_d softplus(l) - x l and derivative = sigmoid(l) - x, with one exponential for both.
+
+    Σ log(1 + t_d) = log Π (1 + t_d): one logarithm for every `CHUNK` factors, each of which lies in (1, 2].
+    """
+    n, d = logits.shape
+    one = logits.dtype.type(1)
+    zero = logits.dtype.type(0)
+    whole = d // CHUNK
+    for i in range(n):
+        total = zero
+        for chunk in range(whole + 1):
+            start = chunk * CHUNK
+            product = one
+            linear = zero
+            # A constant trip count is what lets LLVM vectorise the loop over a whole chunk.
+            if chunk < whole:
+                for j in range(CHUNK):
+                    v = logits[i, start + j]
+                    target = x[i, start + j]
+                    t = exp(-abs(v))
+                    product *= one + t
+                    linear += (v if v > zero else zero) - target * v
+                    derivative[i, start + j] = (one if v >= zero else t) / (one + t) - target
+            else:
+                for j in range(start, d):
+                    v = logits[i, j]
+                    target = x[i, j]
+                    t = exp(-abs(v))
+                    product *= one + t
+                    linear += (v if v > zero else zero) - target * v
+                    derivative[i, j] = (one if v >= zero else t) / (one + t) - target
+            total += np.log(product) + linear
+        nll[i] = total
+
+
+@kernel
+def _gaussian(logits, x, nll, derivative, precision, constant):
+    """nll_n = Σ_d ½ (mu - x)² precision + constant, mu = sigmoid(l), and its derivative by l."""
+    n, d = logits.shape
+    one = logits.dtype.type(1)
+    zero = logits.dtype.type(0)
+    half = logits.dtype.type(0.5)
+    for i in range(n):
+        total = zero
+        for j in range(d):
+            v = logits[i, j]
+            t = exp(-abs(v))
+            mu = (one if v >= zero else t) / (one + t)
+            r = mu - x[i, j]
+            total += r * r
+            derivative[i, j] = r * precision * mu * (one - mu)
+        nll[i] = half * precision * total + constant
+
+
+@kernel
+def _scale_rows(rows, scale, y):
+    for i in range(len(rows)):
+        s = scale[i]
+        for j in range(rows.shape[1]):
+            y[i, j] = rows[i, j] * s
+
+
+@kernel
+def _sgd(value, grad, velocity, rate, momentum, nesterov, decay):
+    for i in range(len(value)):
+        g = grad[i] + decay * value[i]
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        value[i] -= rate * (g + momentum * v if nesterov else v)
+
+
+@kernel
+def _adam(value, grad, m, v, rate, beta1, beta2, epsilon, m_scale, v_scale, decay):
+    one = value.dtype.type(1)
+    for i in range(len(value)):
+        g = grad[i]
+        m_i = beta1 * m[i] + (one - beta1) * g
+        v_i = beta2 * v[i] + (one - beta2) * g * g
+        m[i] = m_i
+        v[i] = v_i
+        value[i] -= rate * (m_i * m_scale / (np.sqrt(v_i * v_scale) + epsilon) + decay * value[i])
+
+
+class Cpu(Reference):
+    """The kernels that are worth more than their NumPy expressions; the reference does the rest."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workspace = Workspace()
+
+    def begin_step(self) -> None:
+        """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
+        self.workspace.begin()
+
+    def end_steps(self) -> None:
+        """Arrays that kernels return from here on belong to the caller for good."""
+        self.workspace.end()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An uninitialised array, from the workspace inside a training loop."""
+        return self.workspace.empty(shape, dtype)
+
+    def gather(self, images: Array, index: Array, dtype: Any) -> Array:
+        """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
+        x = self.empty((len(index), images.shape[1]), dtype)
+        if images.dtype == np.uint8:
+            _gather_pixels(images, index, x)
+        elif images.dtype == x.dtype:
+            np.take(images, index, axis=0, out=x, mode="clip")
+        else:
+            x[...] = images[index]
+        return x
+
+    def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
+        """The float parts by BLAS, then the gathered rows, the bias and the activation in one pass."""
+        blocks = list(row_blocks(parts))
+        labels = [part.labels + rows.start for part, rows in blocks if isinstance(part, OneHot)]
+        floats = [(part, rows) for part, rows in blocks if not isinstance(part, OneHot)]
+        n = len(floats[0][0]) if floats else len(labels[0])
+        h = self.empty((n, len(b)), W.dtype)
+        if not floats:
+            h[...] = 0
+        for i, (part, rows) in enumerate(floats):
+            if i == 0:
+                np.matmul(part, W[rows], out=h)
+            else:
+                h += part @ W[rows]
+        row_index = np.stack(labels) if labels else np.empty((0, n), np.int64)
+        _add_rows_activate(h, W, row_index, b, ACTIVATION[activation])
+        return h
+
+    def dense_backward(
+        self,
+        dy: Array,
+        parts: Sequence[Part],
+        y: Array,
+        W: Array,
+        activation: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: Sequence[bool],
+    ) -> tuple[Array | None, ...]:
+        """The slope and db in one pass, then a product for each gradient, straight into dW."""
+        if not accumulate:
+            db[...] = 0
+        g = self.empty(y.shape, y.dtype)
+        _slope_times(dy, y, g, db, ACTIVATION[activation])
+        dparts: list[Array | None] = []
+        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
+            dW_p, dx = dW[rows], None
+            if isinstance(part, OneHot):
+                if not accumulate:
+                    dW_p[...] = 0
+                _scatter_add(g, part.labels, dW_p)
+            else:
+                if accumulate:
+                    dW_p += part.T @ g
+                else:
+                    np.matmul(part.T, g, out=dW_p)
+                if need:
+                    dx = self.empty(part.shape, g.dtype)
+                    np.matmul(g, W[rows].T, out=dx)
+            dparts.append(dx)
+        return tuple(dparts)
+
+    def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
+        """dE[labels_n] += dy_n, row by row."""
+        if not accumulate:
+            dE[...] = 0
+        _scatter_add(dy, labels, dE)
+
+    def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
+        _bernoulli(logits, x, nll, derivative)
+        return nll, derivative
+
+    def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
+        constant = x.shape[1] * (np.log(sigma) + np.log(2 * np.pi) / 2)
+        _gaussian(logits, x, nll, derivative, x.dtype.type(1 / sigma**2), x.dtype.type(constant))
+        return nll, derivative
+
+    def scale_rows(self, rows: Array, scale: Array) -> Array:
+        """y_nd = scale_n rows_nd."""
+        y = self.empty(rows.shape, rows.dtype)
+        _scale_rows(rows, scale, y)
+        return y
+
+    def sgd(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the three buffers."""
+        real = value.dtype.type
+        _sgd(value, grad, velocity, real(learning_rate), real(momentum), nesterov, real(weight_decay))
+
+    def adam(
+        self,
+        value: Array,
+        grad: Array,
+        m: Array,
+        v: Array,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the four buffers."""
+        scalars = (learning_rate, beta1, beta2, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay)
+        _adam(value, grad, m, v, *(value.dtype.type(s) for s in scalars))

@@ -1,0 +1,42 @@
+"""Arrays that are handed out again at every step, so that training in its steady state allocates nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Workspace:
+    """Gives the i-th request of every step the same memory.
+
+    The steps of a training loop ask for the same arrays in the same order. Between `begin` and `begin` each request
+    gets an array of its own; after the next `begin` the first request gets the first array again, and so on. A
+    request for fewer rows than before (the last batch of an epoch) gets a view. Before the first `begin`, and after
+    `end`, every request gets fresh memory: what a user is handed is never overwritten.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._next = -1  # -1: not inside a loop of steps
+
+    def begin(self) -> None:
+        """A step begins: the arrays of the step before may be overwritten."""
+        self._next = 0
+
+    def end(self) -> None:
+        """The loop of steps is over: its arrays are let go, and requests get fresh memory."""
+        self._arrays, self._next = [], -1
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An uninitialised C-contiguous array."""
+        if self._next < 0:
+            return np.empty(shape, dtype)
+        i = self._next
+        self._next += 1
+        if i == len(self._arrays):
+            self._arrays.append(np.empty(shape, dtype))
+        held = self._arrays[i]
+        if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
+            held = self._arrays[i] = np.empty(shape, dtype)
+        return held[: shape[0]]
