@@ -22,7 +22,9 @@ from minicvae.kernels.reference import Array, OneHot, Part, Reference, row_block
 from minicvae.kernels.vector_math import exp
 from minicvae.kernels.workspace import Workspace
 
-kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"})
+kernel = njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"}
+)
 
 # Numba compiles small integers better than strings.
 ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}
@@ -329,5 +331,13 @@ class Cpu(Reference):
         weight_decay: float,
     ) -> None:
         """One pass over the four buffers."""
-        scalars = (learning_rate, beta1, beta2, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay)
+        scalars = (
+            learning_rate,
+            beta1,
+            beta2,
+            epsilon,
+            1 / (1 - beta1**step),
+            1 / (1 - beta2**step),
+            weight_decay,
+        )
         _adam(value, grad, m, v, *(value.dtype.type(s) for s in scalars))

@@ -210,10 +210,10 @@ class Reference:
     ) -> tuple[Array, Array, Array, Array, Array]:
         """KL(N(mean, e^lv) ‖ N(m, e^s)) for each example and dimension, with its four derivatives; all (n, l).
 
-            kl = ½ (s - lv + (e^lv + (mean-m)²) e^-s - 1) = ½ (e^r - 1 - r + u²)
-            with r = lv - s (log of the variances' ratio) and u = (mean - m) e^(-s/2):
-            dkl/dmean = (mean-m) e^-s     dkl/dlv = ½ (e^r - 1)
-            dkl/dm    = -(mean-m) e^-s    dkl/ds  = ½ (1 - e^r - u²)
+        kl = ½ (s - lv + (e^lv + (mean-m)²) e^-s - 1) = ½ (e^r - 1 - r + u²)
+        with r = lv - s (log of the variances' ratio) and u = (mean - m) e^(-s/2):
+        dkl/dmean = (mean-m) e^-s     dkl/dlv = ½ (e^r - 1)
+        dkl/dm    = -(mean-m) e^-s    dkl/ds  = ½ (1 - e^r - u²)
         """
         xp = self.xp
         ratio = xp.expm1(log_var - prior_log_var)

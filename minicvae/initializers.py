@@ -57,8 +57,7 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 INITIALIZERS: dict[str, Initializer] = {
-    f.__name__: f
-    for f in (he_normal, he_uniform, glorot_normal, glorot_uniform, standard_normal, zeros)
+    f.__name__: f for f in (he_normal, he_uniform, glorot_normal, glorot_uniform, standard_normal, zeros)
 }
 
 

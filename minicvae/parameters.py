@@ -21,7 +21,7 @@ __all__ = ["Parameter", "Parameters"]
 class Parameter:
     """A weight array of a layer: a name, a shape, an initialiser, and views into the flat buffers.
 
-    A layer declares it; `Parameters` gives it memory. `value` and `gradient_sink` exist from then on.
+    A layer declares it; `Parameters` gives it a name and memory.
     """
 
     def __init__(self, shape: tuple[int, ...], initializer: str) -> None:
@@ -39,13 +39,21 @@ class Parameter:
         """How many numbers it holds."""
         return prod(self.shape)
 
+    def place(self, value: Array, grad: Array) -> None:
+        """Let the parameter live in these views."""
+        self.value, self._grad, self._written = value, grad, False
+
     @property
     def grad(self) -> Array:
         """dL/dvalue of the current step; zero if no backward has reached this parameter."""
+        self.settle()
+        return self._grad
+
+    def settle(self) -> None:
+        """Clear what is left of the step before, if no backward has written since."""
         if not self._written:
             self._grad[...] = 0
             self._written = True
-        return self._grad
 
     def gradient_sink(self) -> tuple[Array, bool]:
         """Where a backward writes its gradient, and whether it must add to what is there.
@@ -61,42 +69,43 @@ class Parameter:
         self._written = False
 
 
-class _Views(MutableMapping[str, Array]):
+class Views(MutableMapping[str, Array]):
     """Name -> array of one of the two buffers; assigning to a name writes into the buffer."""
 
     def __init__(self, parameters: Iterable[Parameter], attribute: str, kernels: Reference) -> None:
-        self._parameters = {p.name: p for p in parameters}
+        self._by_name = {p.name: p for p in parameters}
         self._attribute = attribute
         self._kernels = kernels
 
     def __getitem__(self, name: str) -> Array:
-        return getattr(self._parameters[name], self._attribute)
+        return getattr(self._by_name[name], self._attribute)
 
-    def __setitem__(self, name: str, value: Array) -> None:
-        if name not in self._parameters:
-            raise KeyError(f"{name!r} is none of the parameters {', '.join(self._parameters)}")
+    def __setitem__(self, name: str, array: Array) -> None:
+        if name not in self._by_name:
+            raise KeyError(f"{name!r} is none of the parameters {', '.join(self._by_name)}")
         target = self[name]
-        if np.shape(value) != target.shape:
-            raise ValueError(f"parameters[{name!r}]: expected shape {target.shape}, got {np.shape(value)}")
-        target[...] = self._kernels.array(value, target.dtype)
+        if np.shape(array) != target.shape:
+            raise ValueError(f"parameters[{name!r}]: expected shape {target.shape}, got {np.shape(array)}")
+        target[...] = self._kernels.array(array, target.dtype)
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError("a model's parameters cannot be removed")
+        raise TypeError("parameters cannot be removed from their buffer")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parameters)
+        return iter(self._by_name)
 
     def __len__(self) -> int:
-        return len(self._parameters)
+        return len(self._by_name)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name} {p.shape}" for name, p in self._parameters.items())
+        return "\n".join(f"{name} {p.shape}" for name, p in self._by_name.items())
 
 
-class Parameters:
-    """The flat buffers `value` and `grad` of some layers, and each parameter's view into them by name.
+class Parameters(Views):
+    """Name -> value of every parameter of some layers, each a view into one flat buffer.
 
-    values, grads: mappings name -> array; `values[name] = array` writes into the buffer.
+    `parameters[name] = array` and `parameters[name][...] = array` both write into the buffer `value`.
+    `grads` is the same mapping of the gradients; `value` and `grad` are the flat buffers, (size,).
     """
 
     def __init__(
@@ -106,37 +115,31 @@ class Parameters:
 
         The i-th parameter has the i-th stream of the seed, so its numbers do not depend on the shapes of others.
         """
-        self._parameters: list[Parameter] = []
-        for name, parameter in named:
-            parameter.name = name
-            self._parameters.append(parameter)
-        self.size = sum(p.size for p in self._parameters)
-        initial = np.empty(self.size, dtype)
-        self.value = kernels.array(initial)
-        self._grad = kernels.array(np.zeros(self.size, dtype))
+        parameters = []
+        for name, p in named:
+            p.name = name
+            parameters.append(p)
+        self.size = sum(p.size for p in parameters)
+        self.value = kernels.xp.empty(self.size, dtype)
+        self._grad = kernels.xp.zeros(self.size, dtype)
         start = 0
-        for i, p in enumerate(self._parameters):
-            rng = randomness.generator(seed, randomness.Purpose.INITIALISE, step=i)
+        for i, p in enumerate(parameters):
             block = slice(start, start + p.size)
-            p.value = self.value[block].reshape(p.shape)
-            p._grad = self._grad[block].reshape(p.shape)
-            p.value[...] = kernels.array(p.initializer(rng, p.shape), dtype)
-            p.zero_grad()
             start += p.size
-        self.values = _Views(self._parameters, "value", kernels)
-        self.grads = _Views(self._parameters, "grad", kernels)
-
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._parameters)
+            p.place(self.value[block].reshape(p.shape), self._grad[block].reshape(p.shape))
+            rng = randomness.generator(seed, randomness.Purpose.INITIALISE, step=i)
+            p.value[...] = kernels.array(p.initializer(rng, p.shape), dtype)
+        super().__init__(parameters, "value", kernels)
+        self.grads = Views(parameters, "grad", kernels)
 
     @property
     def grad(self) -> Array:
         """The flat gradient of the current step; zero where no backward has written."""
-        for p in self._parameters:
-            p.grad  # noqa: B018 - the property clears what is left of the step before
+        for p in self._by_name.values():
+            p.settle()
         return self._grad
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward overwrites them."""
-        for p in self._parameters:
+        for p in self._by_name.values():
             p.zero_grad()

@@ -50,6 +50,8 @@ def generator(seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def standard_normal(shape: tuple[int, ...], dtype: Any, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.ndarray:
+def standard_normal(
+    shape: tuple[int, ...], dtype: Any, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0
+) -> np.ndarray:
     """Noise eps ~ N(0, 1) of (seed, purpose, epoch, step), as a NumPy array of `dtype`."""
     return generator(seed, purpose, epoch, step).standard_normal(shape).astype(dtype)

@@ -7,4 +7,15 @@ from minicvae.layers.layer import Backward, Layer, Trace, trace
 from minicvae.layers.pathways import Pathways
 from minicvae.layers.shape import Flatten, Reshape
 
-__all__ = ["Backward", "Chain", "Dense", "Embedding", "Flatten", "Layer", "Pathways", "Reshape", "Trace", "trace"]
+__all__ = [
+    "Backward",
+    "Chain",
+    "Dense",
+    "Embedding",
+    "Flatten",
+    "Layer",
+    "Pathways",
+    "Reshape",
+    "Trace",
+    "trace",
+]

@@ -53,7 +53,9 @@ class Dense(Layer):
         y = self.kernels.dense(parts, self.W.value, self.b.value, self.activation)
 
         @once
-        def backward(dy: Array, need_dx: bool | Sequence[bool] = True) -> Array | tuple[Array | None, ...] | None:
+        def backward(
+            dy: Array, need_dx: bool | Sequence[bool] = True
+        ) -> Array | tuple[Array | None, ...] | None:
             """dy (n, d_out) -> dx (n, d_in), or a tuple with one for each part."""
             needs = [need_dx] * len(parts) if isinstance(need_dx, bool) else need_dx
             dW, accumulate = self.W.gradient_sink()

@@ -1,0 +1,176 @@
+"""The distributions of a CVAE: the diagonal Gaussian over z, and the likelihoods of x.
+
+Each function returns its value and its backward, as layers do. The formulas and their derivations stand in
+`kernels/reference.py`, beside the expressions that compute them; here they become links of a chain.
+
+Shapes: n examples, l latent dimensions, s samples, d data dimensions. All values are in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicvae.kernels import Array, Reference
+from minicvae.layers.layer import Backward, once
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Gaussian",
+    "LearnedGaussian",
+    "Likelihood",
+    "kl_diagonal",
+    "kl_monte_carlo",
+    "kl_standard",
+    "reparameterise",
+]
+
+
+def reparameterise(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
+    """z = mean + exp(log_var / 2) ⊙ eps: a sample of N(mean, exp(log_var)) through which gradients pass.
+
+    mean, log_var (n, l), eps (s, n, l) -> z (s, n, l). backward: dz of the first s' <= s samples -> dmean, dlog_var.
+    """
+    z = kernels.reparameterise(mean, log_var, eps)
+
+    @once
+    def backward(dz: Array) -> tuple[Array, Array]:
+        return kernels.reparameterise_backward(dz, log_var, eps)
+
+    return z, backward
+
+
+def kl_standard(kernels: Reference, mean: Array, log_var: Array) -> tuple[Array, Backward]:
+    """KL(N(mean, exp(log_var)) ‖ N(0, I)) = ½ (exp(log_var) + mean² - 1 - log_var) for each dimension, (n, l)."""
+    kl, dmean, dlog_var = kernels.kl_standard(mean, log_var)
+
+    @once
+    def backward(dkl: Array) -> tuple[Array, Array]:
+        return dkl * dmean, dkl * dlog_var
+
+    return kl, backward
+
+
+def kl_diagonal(
+    kernels: Reference, mean: Array, log_var: Array, prior_mean: Array, prior_log_var: Array
+) -> tuple[Array, Backward]:
+    """KL between two diagonal Gaussians for each dimension, (n, l); the second is a conditional prior p(z|c).
+
+    backward: dkl (n, l) -> (dmean, dlog_var, dprior_mean, dprior_log_var). Sohn, Lee, Yan 2015, equation 4.
+    """
+    kl, *derivatives = kernels.kl_diagonal(mean, log_var, prior_mean, prior_log_var)
+
+    @once
+    def backward(dkl: Array) -> tuple[Array, ...]:
+        return tuple(dkl * derivative for derivative in derivatives)
+
+    return kl, backward
+
+
+def kl_monte_carlo(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
+    """(1/S) Σ_s [log q(z_s) - log p(z_s)] for each dimension, (n, l), with z_s = mean + exp(log_var/2) eps_s.
+
+    The unbiased estimate of `kl_standard` from the samples eps (s, n, l).
+    """
+    kl, dmean, dlog_var = kernels.kl_monte_carlo(mean, log_var, eps)
+
+    @once
+    def backward(dkl: Array) -> tuple[Array, Array]:
+        return dkl * dmean, dkl * dlog_var
+
+    return kl, backward
+
+
+class Likelihood:
+    """p(x|h), h the last layer's output: the base of all likelihoods."""
+
+    def width(self, d: int) -> int:
+        """Columns of h that a decoder must give for d data dimensions."""
+        return d
+
+    def forward(self, kernels: Reference, h: Array, x: Array) -> tuple[Array, Backward]:
+        """-log p(x|h) of each example: h (n, width), x (n, d) -> nll (n,). backward: dnll (n,) -> dh (n, width)."""
+        nll, derivative = self.loss(kernels, h, x)
+
+        @once
+        def backward(dnll: Array) -> Array:
+            return kernels.scale_rows(derivative, dnll)
+
+        return nll, backward
+
+    def loss(self, kernels: Reference, h: Array, x: Array) -> tuple[Array, Array]:
+        """-log p(x|h) of each example, (n,), and its derivative by h, (n, width)."""
+        raise NotImplementedError
+
+    def mean(self, kernels: Reference, h: Array) -> Array:
+        """E[x|h]: the picture that a person is shown, (n, d)."""
+        return kernels.sigmoid(h)
+
+    def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
+        """One draw of x from p(x|h), (n, d)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """-log p(x|l) = Σ softplus(l) - x l, l the logits; gradient sigmoid(l) - x.
+
+    For x strictly between 0 and 1 this is the cross-entropy that the field trains grey pixels with, not the
+    logarithm of a density (Loaiza-Ganem and Cunningham 2019).
+    """
+
+    def loss(self, kernels: Reference, h: Array, x: Array) -> tuple[Array, Array]:
+        """Cross-entropy in nats and its derivative."""
+        return kernels.bernoulli(h, x)
+
+    def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
+        """Pixels 0 or 1."""
+        p = kernels.to_numpy(kernels.sigmoid(h))
+        return (rng.random(p.shape) < p).astype(p.dtype)
+
+
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
+    """-log N(x; mu, sigma²) = Σ ½ ((x-mu)/sigma)² + log sigma + ½ log 2π, mu = sigmoid(h), sigma fixed."""
+
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma: expected a positive number, got {self.sigma!r}")
+
+    def loss(self, kernels: Reference, h: Array, x: Array) -> tuple[Array, Array]:
+        """Negative log density in nats and its derivative."""
+        return kernels.gaussian(h, x, self.sigma)
+
+    def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
+        """mu plus noise; not clipped to [0, 1]."""
+        mu = kernels.to_numpy(kernels.sigmoid(h))
+        return mu + (self.sigma * rng.standard_normal(mu.shape)).astype(mu.dtype)
+
+
+@dataclass(frozen=True)
+class LearnedGaussian(Likelihood):
+    """-log N(x; mu, exp(v)) = Σ ½ ((x-mu)² e^-v + v + log 2π); h = [mu, v], a variance for every pixel."""
+
+    def width(self, d: int) -> int:
+        """A mean and a log variance for each data dimension."""
+        return 2 * d
+
+    def loss(self, kernels: Reference, h: Array, x: Array) -> tuple[Array, Array]:
+        """Negative log density in nats and its derivative."""
+        return kernels.gaussian_learned(h, x)
+
+    def mean(self, kernels: Reference, h: Array) -> Array:
+        """Mu, clipped to [0, 1] for the eye."""
+        return kernels.xp.clip(h[:, : h.shape[1] // 2], 0, 1)
+
+    def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
+        """Mu plus noise of variance exp(v); not clipped."""
+        mu, v = np.split(kernels.to_numpy(h), 2, axis=1)
+        return mu + np.exp(v / 2) * rng.standard_normal(mu.shape).astype(mu.dtype)
+
+
+LIKELIHOODS = (Bernoulli, Gaussian, LearnedGaussian)

@@ -1,0 +1,1 @@
+"""Models: the conditional VAE and the named presets."""

@@ -1,0 +1,185 @@
+"""The named models: sizes as data, and two functions that make networks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from math import prod
+from typing import Any
+
+from minicvae.conditions import Classes, Condition, Vector, joined
+from minicvae.distributions import Bernoulli, Gaussian, Likelihood
+from minicvae.layers import Chain, Dense, Layer, Pathways
+from minicvae.objectives import ELBO
+
+__all__ = ["PRESETS", "Preset", "find"]
+
+
+def mlp(widths: Sequence[int]) -> Chain:
+    """Dense layers through `widths`: relu between them, linear at the end."""
+    *hidden, last = [Dense(d_in, d_out, "relu") for d_in, d_out in zip(widths, widths[1:], strict=False)]
+    return Chain([*hidden, Dense(last.d_in, last.d_out)])
+
+
+def concatenated(p: Preset) -> tuple[Layer, Layer]:
+    """[x, c] -> hidden layers -> mean, log_var;  [z, c] -> hidden layers -> data."""
+    c = p.condition.width
+    encoder = mlp([p.data_dim + c, *p.encoder_widths, 2 * p.latent_dim])
+    decoder = mlp([p.latent_dim + c, *p.decoder_widths, p.output_width])
+    return joined(p.condition, encoder), joined(p.condition, decoder)
+
+
+def apart(p: Preset) -> tuple[Layer, Layer]:
+    """Encoder and decoder with separate pathways."""
+    return (
+        separate(p.data_dim, p.encoder_widths, p.condition, 2 * p.latent_dim),
+        separate(p.latent_dim, p.decoder_widths, p.condition, p.output_width),
+    )
+
+
+def separate(d_in: int, widths: Sequence[int], condition: Condition, d_out: int) -> Pathways:
+    """x and each part of c through relu layers of their own, the first as wide for both; joined before the last."""
+    x_path = Chain([Dense(a, b, "relu") for a, b in zip([d_in, *widths], widths, strict=False)])
+    c_paths: list[Layer] = []
+    for width, embedding in zip(condition.widths, condition.embeddings(), strict=True):
+        dense = Dense(width, widths[0], "relu")
+        c_paths.append(Chain([embedding, dense]) if embedding else dense)
+    return Pathways([x_path, *c_paths], Dense(widths[-1] + widths[0] * len(c_paths), d_out))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named model: its sizes, what it is conditioned on, and the protocol of the reference run."""
+
+    name: str
+    summary: str
+    encoder_widths: Sequence[int]
+    latent_dim: int
+    decoder_widths: Sequence[int]
+    condition: Condition = Classes(10)
+    likelihood: Likelihood = Bernoulli()
+    objective: ELBO = ELBO()
+    image_shape: Sequence[int] = (28, 28)
+    networks: Callable[[Preset], tuple[Layer, Layer]] = concatenated
+    epochs: int = 10
+    batch_size: int = 128
+
+    @property
+    def data_dim(self) -> int:
+        """Pixels of an image."""
+        return prod(self.image_shape)
+
+    @property
+    def output_width(self) -> int:
+        """Columns that the decoder gives."""
+        return self.likelihood.width(self.data_dim)
+
+    def override(self, **overrides: Any) -> Preset:
+        """The preset with other sizes.
+
+        latent_dim, encoder_widths, decoder_widths, condition, likelihood, objective, image_shape; and, for short,
+        beta and free_bits (of the objective) and classes (of a class condition).
+
+        Raises
+        ------
+        TypeError
+            For a name that is none of these.
+        """
+        for name in overrides:
+            if name not in OVERRIDES:
+                raise TypeError(f"{name}: not an option of a preset; expected one of {', '.join(OVERRIDES)}")
+        objective = {k: overrides.pop(k) for k in ("beta", "free_bits") if k in overrides}
+        if objective:
+            overrides["objective"] = replace(overrides.get("objective", self.objective), **objective)
+        if "classes" in overrides:
+            condition = overrides.get("condition", self.condition)
+            if not isinstance(condition, Classes):
+                raise TypeError(
+                    f"classes: preset {self.name!r} is conditioned on {condition}, not on classes"
+                )
+            overrides["condition"] = replace(condition, classes=overrides.pop("classes"))
+        return replace(self, **overrides)
+
+    def architecture(self) -> dict[str, Any]:
+        """The networks and the rest of what a `ConditionalVAE` is made of."""
+        encoder, decoder = self.networks(self)
+        same = ("condition", "latent_dim", "image_shape", "likelihood", "objective")
+        return {"encoder": encoder, "decoder": decoder, **{name: getattr(self, name) for name in same}}
+
+
+_FIXED = ("name", "summary", "networks", "epochs", "batch_size")
+OVERRIDES = [*(f.name for f in fields(Preset) if f.name not in _FIXED), "beta", "free_bits", "classes"]
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "vector",
+            "dense, conditioned on five measured attributes, latent 2",
+            (128, 64),
+            2,
+            (64, 128),
+            Vector(5),
+        ),
+        Preset(
+            "embedding",
+            "dense, class embedded in 16 dimensions, latent 2",
+            (128, 64),
+            2,
+            (64, 128),
+            Classes(10, 16),
+        ),
+        Preset(
+            "latent2d",
+            "one hidden layer of 512, latent 2: the scatter",
+            (512,),
+            2,
+            (512,),
+            epochs=20,
+            batch_size=50,
+        ),
+        Preset(
+            "mlp",
+            "two hidden layers of 256, latent 16: the all-rounder",
+            (256, 256),
+            16,
+            (256, 256),
+            epochs=50,
+        ),
+        Preset("mlp-small", "hidden layers of 256 and 128, latent 16", (256, 128), 16, (128, 256), epochs=50),
+        Preset(
+            "gaussian",
+            "Gaussian likelihood of sigma 0.5, Monte Carlo KL of 5 samples, latent 2",
+            (512, 32),
+            2,
+            (32, 512),
+            likelihood=Gaussian(0.5),
+            objective=ELBO(kl="monte_carlo", samples=5, decoded=1),
+            batch_size=64,
+        ),
+        Preset(
+            "pathways",
+            "image and class each through a layer of their own, latent 16",
+            (256,),
+            16,
+            (256,),
+            networks=apart,
+        ),
+    )
+}
+
+
+def find(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message offers the nearest name.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = get_close_matches(name, PRESETS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"preset: {hint}expected one of {', '.join(PRESETS)}, got {name!r}")

@@ -1,0 +1,144 @@
+"""SGD with momentum, Adam and AdamW, each one kernel call over the flat buffers.
+
+An optimiser is a dataclass of its settings; `start(parameters)` gives it its moments, `update` makes a step. The
+formulas stand in `kernels/reference.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from minicvae.kernels import Reference
+from minicvae.parameters import Parameters
+
+__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "Update", "clip_by_global_norm", "get"]
+
+Update = Callable[[float], None]
+
+
+class Optimizer:
+    """The base of all optimisers."""
+
+    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+        """A function `update(learning_rate)` that makes one step of training from the current gradient.
+
+        Its moments start at zero and live in buffers as long as the parameters'.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """v ← momentum v + g;  value ← value - rate v. With Nesterov, value ← value - rate (g + momentum v)."""
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_decay_rates(momentum=self.momentum)
+        _check_not_negative(weight_decay=self.weight_decay)
+
+    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+        """A velocity for every parameter."""
+        velocity = kernels.xp.zeros_like(parameters.value)
+
+        def update(learning_rate: float) -> None:
+            kernels.sgd(
+                parameters.value,
+                parameters.grad,
+                velocity,
+                learning_rate,
+                self.momentum,
+                self.nesterov,
+                self.weight_decay,
+            )
+
+        return update
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """value ← value - rate m̂ / (√v̂ + epsilon). Kingma and Ba 2015, algorithm 1."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_decay_rates(beta1=self.beta1, beta2=self.beta2)
+        _check_not_negative(epsilon=self.epsilon, weight_decay=self.weight_decay)
+
+    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+        """Two moments for every parameter, and the number of steps made."""
+        m, v = kernels.xp.zeros_like(parameters.value), kernels.xp.zeros_like(parameters.value)
+        step = 0
+
+        def update(learning_rate: float) -> None:
+            nonlocal step
+            step += 1
+            kernels.adam(
+                parameters.value,
+                parameters.grad,
+                m,
+                v,
+                step,
+                learning_rate,
+                self.beta1,
+                self.beta2,
+                self.epsilon,
+                self.weight_decay,
+            )
+
+        return update
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with weight decay that does not pass through the moments. Loshchilov and Hutter 2019, algorithm 2."""
+
+    weight_decay: float = 0.01
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """An optimiser as it is, or the one of that name with its usual settings.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer: expected one of {', '.join(OPTIMIZERS)}, or an Optimizer, got {optimizer!r}"
+        )
+    return OPTIMIZERS[optimizer]()
+
+
+def clip_by_global_norm(parameters: Parameters, kernels: Reference, limit: float) -> float:
+    """g ← g · min(1, limit / ‖g‖), ‖g‖ over all parameters; returns ‖g‖. Pascanu, Mikolov, Bengio 2013."""
+    grad = parameters.grad
+    norm = kernels.norm(grad)
+    if norm > limit:
+        grad *= limit / norm
+    return norm
+
+
+def _check_decay_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}: expected 0 <= {name} < 1, got {rate!r}")
+
+
+def _check_not_negative(**values: Any) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
