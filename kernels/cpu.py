@@ -22,9 +22,7 @@ from minicvae.kernels.reference import Array, OneHot, Part, Reference, row_block
 from minicvae.kernels.vector_math import exp
 from minicvae.kernels.workspace import Workspace
 
-kernel = njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"}
-)
+kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"})
 
 # Numba compiles small integers better than strings.
 ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}

@@ -133,16 +133,10 @@ class Parts(Condition):
     def encode(self, c: Any, kernels: Reference, dtype: Any, name: str = "c") -> tuple[Part, ...]:
         """A mapping with one entry for each part."""
         if not isinstance(c, Mapping):
-            raise TypeError(
-                f"{name}: expected a dict with the names {', '.join(self.parts)}, got {type(c).__name__}"
-            )
+            raise TypeError(f"{name}: expected a dict with the names {', '.join(self.parts)}, got {type(c).__name__}")
         if set(c) != set(self.parts):
-            raise ValueError(
-                f"{name}: expected the names {', '.join(self.parts)}, got {', '.join(map(str, c))}"
-            )
-        encoded = {
-            key: part.encode(c[key], kernels, dtype, f"{name}[{key!r}]") for key, part in self.parts.items()
-        }
+            raise ValueError(f"{name}: expected the names {', '.join(self.parts)}, got {', '.join(map(str, c))}")
+        encoded = {key: part.encode(c[key], kernels, dtype, f"{name}[{key!r}]") for key, part in self.parts.items()}
         lengths = {key: count(parts) for key, parts in encoded.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{name}: expected parts of one length, got {lengths}")
@@ -177,8 +171,7 @@ def repeat(parts: tuple[Part, ...], times: int) -> tuple[Part, ...]:
 def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:
     """The encoded condition of some examples: parts[index]."""
     return tuple(
-        OneHot(part.labels[index], part.classes) if isinstance(part, OneHot) else part[index]
-        for part in parts
+        OneHot(part.labels[index], part.classes) if isinstance(part, OneHot) else part[index] for part in parts
     )
 
 

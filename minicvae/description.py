@@ -30,9 +30,7 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    raise TypeError(
-        f"{type(value).__name__} {value!r} cannot be described: expected a dataclass, or plain JSON data"
-    )
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be described: expected a dataclass, or plain JSON data")
 
 
 def restore(data: Any, classes: Iterable[type]) -> Any:

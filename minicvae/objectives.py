@@ -52,7 +52,7 @@ class ELBO:
             raise ValueError(f"kl: expected 'closed' or 'monte_carlo', got {self.kl!r}")
         if self.samples < 1 or not 0 <= self.decoded <= self.samples:
             raise ValueError(
-                f"samples, decoded: expected samples >= 1 and 0 <= decoded <= samples, got {self.samples}, {self.decoded}"
+                f"samples, decoded: expected samples >= 1, 0 <= decoded <= samples, got {self.samples}, {self.decoded}"
             )
         if not (np.isfinite(self.free_bits) and self.free_bits >= 0):
             raise ValueError(f"free_bits: expected a number of at least 0, got {self.free_bits!r}")
@@ -62,17 +62,13 @@ class ELBO:
         """How many of the samples are decoded."""
         return self.decoded or self.samples
 
-    def divergence(
-        self, kernels: Reference, mean: Array, log_var: Array, eps: Array
-    ) -> tuple[Array, Backward]:
+    def divergence(self, kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
         """KL(q(z|x,c) ‖ N(0, I)) for each example and dimension, (n, l), and its backward."""
         if self.kl == "closed":
             return distributions.kl_standard(kernels, mean, log_var)
         return distributions.kl_monte_carlo(kernels, mean, log_var, eps)
 
-    def forward(
-        self, kernels: Reference, nll: Array, kl: Array, beta: float | None = None
-    ) -> tuple[Losses, Backward]:
+    def forward(self, kernels: Reference, nll: Array, kl: Array, beta: float | None = None) -> tuple[Losses, Backward]:
         """nll (s', n) of each decoded sample, kl (n, l) -> the losses. backward() -> dnll (s', n), dkl (n, l).
 
             reconstruction = 1/(s' n) Σ_s Σ_n nll_sn                     dnll = 1/(s' n)

@@ -108,9 +108,7 @@ class Parameters(Views):
     `grads` is the same mapping of the gradients; `value` and `grad` are the flat buffers, (size,).
     """
 
-    def __init__(
-        self, named: Iterable[tuple[str, Parameter]], kernels: Reference, dtype: Any, seed: int = 0
-    ) -> None:
+    def __init__(self, named: Iterable[tuple[str, Parameter]], kernels: Reference, dtype: Any, seed: int = 0) -> None:
         """Allocate the buffers on the device of `kernels` and initialise every parameter from `seed`.
 
         The i-th parameter has the i-th stream of the seed, so its numbers do not depend on the shapes of others.

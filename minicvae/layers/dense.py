@@ -53,16 +53,12 @@ class Dense(Layer):
         y = self.kernels.dense(parts, self.W.value, self.b.value, self.activation)
 
         @once
-        def backward(
-            dy: Array, need_dx: bool | Sequence[bool] = True
-        ) -> Array | tuple[Array | None, ...] | None:
+        def backward(dy: Array, need_dx: bool | Sequence[bool] = True) -> Array | tuple[Array | None, ...] | None:
             """dy (n, d_out) -> dx (n, d_in), or a tuple with one for each part."""
             needs = [need_dx] * len(parts) if isinstance(need_dx, bool) else need_dx
             dW, accumulate = self.W.gradient_sink()
             db, _ = self.b.gradient_sink()
-            dparts = self.kernels.dense_backward(
-                dy, parts, y, self.W.value, self.activation, dW, db, accumulate, needs
-            )
+            dparts = self.kernels.dense_backward(dy, parts, y, self.W.value, self.activation, dW, db, accumulate, needs)
             return dparts[0] if len(parts) == 1 else dparts
 
         return y, backward

@@ -40,9 +40,7 @@ class Pathways(Layer):
             """dL/dy -> a dL/dx for each input."""
             needs = [need_dx] * len(inputs) if isinstance(need_dx, bool) else need_dx
             # A pathway with weights needs its gradient even where the gradient of its input is not read.
-            dh = trunk_backward(
-                dy, need_dx=[n or b is not None for n, b in zip(needs, backwards, strict=True)]
-            )
+            dh = trunk_backward(dy, need_dx=[n or b is not None for n, b in zip(needs, backwards, strict=True)])
             dh = dh if len(inputs) > 1 else (dh,)
             dx = tuple(
                 d if path_backward is None else path_backward(d, need_dx=need)

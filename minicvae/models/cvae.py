@@ -30,9 +30,7 @@ from minicvae.randomness import Purpose, standard_normal
 
 __all__ = ["BATCH", "ConditionalVAE", "batches"]
 
-BATCH = (
-    1000  # examples at a time where nothing is trained: memory stays bounded, and results do not depend on it
-)
+BATCH = 1000  # examples at a time where nothing is trained: memory stays bounded, and results do not depend on it
 
 
 def batches(n: int, size: int = BATCH) -> Iterator[slice]:
@@ -112,9 +110,7 @@ class ConditionalVAE:
         z, sample_backward = distributions.reparameterise(k, mean, log_var, eps)  # (S, n, l)
         kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l)
         g, decoder_backward = self.decoder.forward(z[:s].reshape(s * n, l), *conditions.repeat(c, s))
-        nll, likelihood_backward = self.likelihood.forward(
-            k, g, k.xp.tile(x, (s, 1)) if s > 1 else x
-        )  # (s n,)
+        nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x)  # (s n,)
         losses, objective_backward = self.objective.forward(k, nll.reshape(s, n), kl, beta)
 
         @once
@@ -138,15 +134,9 @@ class ConditionalVAE:
         `seed`. Raises ValueError or TypeError for a wrong argument.
         """
         images, parts = self.check_data(x, c)
-        noise = (
-            self.check_noise(eps, len(images))
-            if eps is not None
-            else self.noise(len(images), seed, Purpose.TRAIN)
-        )
+        noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)
         self.parameters.zero_grad()
-        batch = self.kernels.gather(
-            self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype
-        )
+        batch = self.kernels.gather(self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype)
         losses, backward = self.loss_and_backward(batch, parts, self.kernels.array(noise), beta)
         backward()
         return losses._asdict(), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
@@ -189,13 +179,9 @@ class ConditionalVAE:
 
     def noise(self, n: int, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.ndarray:
         """The eps (S, n, l) that the objective needs for n examples, drawn from (seed, purpose, epoch, step)."""
-        return standard_normal(
-            (self.objective.samples, n, self.latent_dim), self.dtype, seed, purpose, epoch, step
-        )
+        return standard_normal((self.objective.samples, n, self.latent_dim), self.dtype, seed, purpose, epoch, step)
 
-    def check_data(
-        self, x: Any, c: Any, x_name: str = "x", c_name: str = "c"
-    ) -> tuple[np.ndarray, tuple[Part, ...]]:
+    def check_data(self, x: Any, c: Any, x_name: str = "x", c_name: str = "c") -> tuple[np.ndarray, tuple[Part, ...]]:
         """x as a flat view (n, d), still uint8 if it was, and c encoded; or an error that names the argument."""
         images = check_images(x, self.image_shape, x_name)
         parts = self.condition.encode(c, self.kernels, self.dtype, c_name)
@@ -243,6 +229,4 @@ class ConditionalVAE:
                     f"but running it gave: {error}"
                 ) from error
             if y.shape != (1, d_out):
-                raise ValueError(
-                    f"{name}: expected {d_out} output columns, got shape {y.shape} for one example"
-                )
+                raise ValueError(f"{name}: expected {d_out} output columns, got shape {y.shape} for one example")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["PRESETS", "Preset", "find"]
 
 def mlp(widths: Sequence[int]) -> Chain:
     """Dense layers through `widths`: relu between them, linear at the end."""
-    *hidden, last = [Dense(d_in, d_out, "relu") for d_in, d_out in zip(widths, widths[1:], strict=False)]
+    *hidden, last = [Dense(d_in, d_out, "relu") for d_in, d_out in pairwise(widths)]
     return Chain([*hidden, Dense(last.d_in, last.d_out)])
 
 
@@ -40,7 +41,7 @@ def apart(p: Preset) -> tuple[Layer, Layer]:
 
 def separate(d_in: int, widths: Sequence[int], condition: Condition, d_out: int) -> Pathways:
     """x and each part of c through relu layers of their own, the first as wide for both; joined before the last."""
-    x_path = Chain([Dense(a, b, "relu") for a, b in zip([d_in, *widths], widths, strict=False)])
+    x_path = Chain([Dense(a, b, "relu") for a, b in pairwise([d_in, *widths])])
     c_paths: list[Layer] = []
     for width, embedding in zip(condition.widths, condition.embeddings(), strict=True):
         dense = Dense(width, widths[0], "relu")
@@ -95,9 +96,7 @@ class Preset:
         if "classes" in overrides:
             condition = overrides.get("condition", self.condition)
             if not isinstance(condition, Classes):
-                raise TypeError(
-                    f"classes: preset {self.name!r} is conditioned on {condition}, not on classes"
-                )
+                raise TypeError(f"classes: preset {self.name!r} is conditioned on {condition}, not on classes")
             overrides["condition"] = replace(condition, classes=overrides.pop("classes"))
         return replace(self, **overrides)
 

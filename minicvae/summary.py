@@ -1,0 +1,44 @@
+"""The table of a model's layers, as Keras users know it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from minicvae.layers import Layer, trace
+from minicvae.models.cvae import ConditionalVAE
+from minicvae.tables import table
+
+__all__ = ["summary"]
+
+
+def summary(model: ConditionalVAE) -> str:
+    """Layers with weights (and those that change shape), their output shapes and parameter counts, as text."""
+    parts = model.condition.encode(model.condition.example(1), model.kernels, model.dtype)
+    zeros = model.kernels.xp.zeros
+    with trace(*model.networks) as record:
+        model.encoder.forward(zeros((1, model.data_dim), model.dtype), *parts)
+        model.decoder.forward(zeros((1, model.latent_dim), model.dtype), *parts)
+    rows, totals = [], dict.fromkeys((name for name, _ in model.networks), 0)
+    for entry in record:
+        if any(True for _ in entry.layer.children()):
+            continue
+        count = sum(p.size for _, p in entry.layer.named_parameters())
+        totals[entry.name.split(".")[0]] += count
+        shape = ", ".join(map(str, ("n", *entry.output.shape[1:])))
+        rows.append([entry.name, _signature(entry.layer), f"({shape})", f"{count:,}"])
+    lines = [
+        table(["layer", "type", "output", "parameters"], rows, "<<<>"),
+        "",
+        f"condition   {model.condition}",
+        f"likelihood  {model.likelihood}",
+        f"objective   {model.objective}",
+        *(f"{name:<11} {count:,} parameters" for name, count in totals.items()),
+        f"total       {model.parameters.size:,} parameters, {model.dtype}, device {model.device}",
+    ]
+    return "\n".join(lines)
+
+
+def _signature(layer: Layer) -> str:
+    """Dense(794, 256, relu): the type and the fields that are set."""
+    values = [getattr(layer, f.name) for f in fields(layer)]
+    return f"{type(layer).__name__}({', '.join(str(v) for v in values if v not in ('', 'linear'))})"

@@ -1,0 +1,244 @@
+"""The training loop: gather a batch, run the straight line forward and back, update; then validate.
+
+Steps are a pure function of (data, settings, seed): the shuffle comes from (seed, epoch), the noise from (seed, epoch,
+step). So the same seed gives the same weights, bit for bit on one device.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minicvae import callbacks as cb
+from minicvae import conditions, optimizers
+from minicvae.evaluate import evaluate
+from minicvae.kernels import Array
+from minicvae.kernels.reference import Part
+from minicvae.layers import trace
+from minicvae.models.cvae import ConditionalVAE
+from minicvae.objectives import Losses
+from minicvae.randomness import Purpose, check_seed, generator
+from minicvae.schedules import Schedule, as_schedule
+
+__all__ = ["History", "NonFiniteError", "Plan", "fit"]
+
+
+class Plan(NamedTuple):
+    """How long a training will be: epochs, steps in each, and images in a step."""
+
+    epochs: int
+    steps: int
+    batch_size: int
+
+
+@dataclass
+class History:
+    """What happened in a training.
+
+    history: name -> one number an epoch. loss, reconstruction, kl (means over the epoch's steps, nats per example),
+    the same with `val_` where there is validation data, learning_rate and beta (of the last step), seconds.
+    stopped: why it ended: "epochs" (all done), "early" (a callback's wish), "interrupted" (Ctrl-C) or "error".
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    stopped: str = "error"
+
+    def append(self, logs: dict[str, float]) -> None:
+        """Add an epoch's numbers."""
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are complete."""
+        return len(self.history.get("loss", []))
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss became NaN or infinite; the message names the epoch, the step and the first tensor that went wrong."""
+
+
+def fit(
+    model: ConditionalVAE,
+    x: Any,
+    c: Any,
+    *,
+    validation_data: tuple[Any, Any] | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    learning_rate: float | Schedule = 1e-3,
+    optimizer: str | optimizers.Optimizer = "adam",
+    beta: float | Schedule | None = None,
+    clip_norm: float | None = None,
+    early_stopping: int | cb.EarlyStopping | None = None,
+    callbacks: Sequence[cb.Callback] = (),
+    seed: int = 0,
+    verbose: int = 1,
+    history: History | None = None,
+) -> History:
+    """Train `model` on images x and conditions c, in place.
+
+    x: (n, d), (n, h, w) or (n, h, w, 1), uint8 in 0..255 or floats in [0, 1]; uint8 stays uint8 until its batch.
+    c: one condition for each image, as the model's condition takes them.
+    validation_data: (x, c), evaluated after every epoch.
+    learning_rate, beta: a number, or a schedule over the training (`minicvae.schedules`); beta anneals the KL's
+    weight, None leaves it to the objective.
+    clip_norm: rescale the gradient where its global norm is above this.
+    early_stopping: patience in epochs on the validation loss, or an `EarlyStopping`; puts the best weights back.
+    history: an empty `History` to fill, for who wants to read it although the training broke off.
+
+    Ctrl-C ends after the step at hand: the callbacks' `on_train_end` runs, the weights are those of that step, and
+    KeyboardInterrupt goes on to the caller.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a wrong argument, before anything is trained.
+    NonFiniteError
+        When the loss stops being a number; the weights are those before that step.
+    KeyboardInterrupt
+        After Ctrl-C, as above.
+    """
+    images, parts = model.check_data(x, c)
+    epochs, batch_size = _check_positive(epochs=epochs), _check_positive(batch_size=batch_size)
+    seed = check_seed(seed)
+    rate = as_schedule("learning_rate", learning_rate)
+    weight = as_schedule("beta", model.objective.beta if beta is None else beta)
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+    if validation_data is not None:
+        model.check_data(*_check_pair(validation_data), "validation_data[0]", "validation_data[1]")
+    if isinstance(early_stopping, int):
+        early_stopping = cb.EarlyStopping(early_stopping)
+    watchers = cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
+
+    kernels, parameters = model.kernels, model.parameters
+    n, steps = len(images), -(-len(images) // batch_size)
+    images = kernels.array(images)
+    update = optimizers.get(optimizer).start(parameters, kernels)
+    history = History() if history is None else history
+    for watcher in watchers:
+        watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
+
+    try:
+        with _interruptible() as interrupted:
+            for epoch in range(epochs):
+                begin, sums = time.perf_counter(), np.zeros(3)
+                order = generator(seed, Purpose.SHUFFLE, epoch).permutation(n)
+                for step in range(steps):
+                    index = kernels.array(order[step * batch_size : (step + 1) * batch_size])
+                    progress = (epoch * steps + step) / (epochs * steps)
+                    kernels.begin_step()
+                    batch = kernels.gather(images, index, model.dtype)
+                    given = conditions.select(parts, index)
+                    eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
+                    parameters.zero_grad()
+                    losses, backward = model.loss_and_backward(batch, given, eps, weight(progress))
+                    if not isfinite(losses.loss):
+                        raise NonFiniteError(_first_non_finite(model, batch, given, eps, epoch, step, losses))
+                    backward()
+                    if clip_norm is not None:
+                        optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
+                    update(rate(progress))
+                    sums += np.multiply(losses, len(index))
+                    for watcher in watchers:
+                        watcher.on_step_end(epoch, step, losses)
+                    if interrupted.is_set():
+                        history.stopped = "interrupted"
+                        raise KeyboardInterrupt
+                kernels.end_steps()
+                logs = dict(zip(Losses._fields, (sums / n).tolist(), strict=True))
+                if validation_data is not None:
+                    values = evaluate(model, *validation_data)
+                    logs |= {f"val_{name}": value for name, value in values.items()}
+                logs |= {
+                    "learning_rate": rate(progress),
+                    "beta": weight(progress),
+                    "seconds": time.perf_counter() - begin,
+                }
+                history.append(logs)
+                if any([watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]):
+                    history.stopped = "early"
+                    break
+            else:
+                history.stopped = "epochs"
+    finally:
+        kernels.end_steps()
+        for watcher in watchers:
+            watcher.on_train_end(model, history)
+    return history
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that a step is never torn apart; a second Ctrl-C interrupts at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _first_non_finite(
+    model: ConditionalVAE,
+    x: Array,
+    c: tuple[Part, ...],
+    eps: Array,
+    epoch: int,
+    step: int,
+    losses: Losses,
+) -> str:
+    """Run the forward once more with every layer recorded, and name the first tensor that holds NaN or infinity."""
+
+    def broken(values: Array) -> bool:
+        return not bool(model.kernels.xp.isfinite(values).all())
+
+    where = f"epoch {epoch + 1}, step {step + 1}: the loss is {losses.loss}"
+    hint = "try a lower learning_rate, clip_norm=, or dtype='float64'"
+    with trace(*model.networks) as record:
+        model.loss_and_backward(x, c, eps)
+    for entry in record:
+        for name, parameter in entry.layer.named_parameters(entry.name):
+            if broken(parameter.value):
+                return f"{where}; the first tensor that is not finite is the parameter {name}; {hint}"
+        if broken(entry.output):
+            size = float(np.nanmax(np.abs(model.kernels.to_numpy(entry.inputs[0])))) if entry.inputs else 0.0
+            return (
+                f"{where}; the first tensor that is not finite is the output of {entry.name} "
+                f"({type(entry.layer).__name__}; its inputs reach {size:.3g}); {hint}"
+            )
+    log_var = record[-1].output
+    return f"{where} = reconstruction {losses.reconstruction} + KL {losses.kl}, though every layer's output is finite (it reaches {float(abs(log_var).max()):.3g}): the loss itself overflows; {hint}"
+
+
+def _check_positive(**argument: Any) -> int:
+    ((name, value),) = argument.items()
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def _check_pair(validation_data: Any) -> tuple[Any, Any]:
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        raise TypeError(f"validation_data: expected a pair (x, c), got {type(validation_data).__name__}")
+    return validation_data[0], validation_data[1]
