@@ -78,9 +78,9 @@ class ELBO:
         """
         weight = self.beta if beta is None else beta
         n, l = kl.shape
-        by_dimension = kernels.to_numpy(kl.mean(axis=0))
+        by_dimension = kernels.to_numpy(kl.mean(axis=0, dtype=np.float64))
         penalty = float(np.maximum(by_dimension, self.free_bits).sum())
-        reconstruction = float(nll.mean())
+        reconstruction = float(nll.mean(dtype=np.float64))
         losses = Losses(reconstruction + weight * penalty, reconstruction, float(by_dimension.sum()))
 
         @once

@@ -1,0 +1,48 @@
+# Two commands do all the set-up, in .venv:
+#   make demo   trains on MNIST and draws the pictures
+#   make test   passes the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check types wheel torch clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/minicvae train mlp --epochs 10 --overwrite --out runs/demo
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) types
+
+# The type checker reads the installed package, because kernels/ is minicvae.kernels only there.
+types: $(VENV)/test.stamp
+	rm -rf build/types && $(BIN)/pip install --quiet --no-deps --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p minicvae
+
+# The built distribution in an environment of its own, away from the sources.
+wheel:
+	rm -rf build/wheel && $(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet .
+	cd build/wheel && bin/minicvae train mlp-small --epochs 1 --limit 2000 --out run --quiet
+	ls build/wheel/run/model.safetensors build/wheel/run/figures
+
+# PyTorch for the cross-check of every gradient; the tests skip it, and say so, where it cannot be had.
+torch: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet torch==2.13.0 || echo "torch 2.13.0 cannot be installed here: its cross-check is skipped"
+
+$(VENV)/demo.stamp: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test.stamp: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
