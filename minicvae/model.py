@@ -87,7 +87,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", classes: Iterable
     if os.path.isdir(path):
         path = os.path.join(path, "model.safetensors")
     config, weights = checkpoint.read(path)
-    known = [value for value in vars(layers).values() if isinstance(value, type) and issubclass(value, Layer)]
+    known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
     known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, *classes]
     preset, dtype = config.pop("preset"), config.pop("dtype")
     model = CVAE(**restore(config, known), dtype=dtype, device=device)

@@ -124,4 +124,4 @@ def trace(*roots: tuple[str, Layer]) -> Iterator[list[Trace]]:
         yield record
     finally:
         for _, layer in traced:
-            del layer.forward  # type: ignore[method-assign]
+            del layer.forward

@@ -202,15 +202,12 @@ class ConditionalVAE:
 
     def _in_batches(self, n: int, run: Callable[[slice], Array]) -> np.ndarray:
         """`run(rows)` for batch after batch, joined on the host."""
-        out = None
+        pieces = []
         for rows in batches(n):
             self.kernels.begin_step()
-            y = run(rows)
-            if out is None:
-                out = np.empty((n, y.shape[1]), self.dtype)
-            out[rows] = self.kernels.to_numpy(y)
+            pieces.append(self.kernels.to_numpy(run(rows)))
         self.kernels.end_steps()
-        return out
+        return np.concatenate(pieces)
 
     def _check_widths(self) -> None:
         """Run both networks on one example, so that a wrong width is found here and not in the first step."""

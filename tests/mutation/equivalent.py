@@ -1,0 +1,3 @@
+"""Planted bugs that change nothing, each with the reason why no test can see it."""
+
+EQUIVALENT: dict[str, str] = {}
