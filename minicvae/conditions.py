@@ -56,6 +56,13 @@ class Classes(Condition):
     classes: int
     embedding: int = 0
 
+    def __post_init__(self) -> None:
+        if self.classes < 1 or self.embedding < 0:
+            raise ValueError(
+                "classes, embedding: expected at least one class and an embedding of at least 0 dimensions, "
+                f"got {self.classes!r}, {self.embedding!r}"
+            )
+
     @property
     def widths(self) -> list[int]:
         """The one-hot's or the embedding's width."""
@@ -88,6 +95,10 @@ class Vector(Condition):
     """A vector of `dim` real numbers; best standardised to mean 0 and variance 1."""
 
     dim: int
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"dim: expected at least 1, got {self.dim!r}")
 
     @property
     def widths(self) -> list[int]:
@@ -124,6 +135,10 @@ class Parts(Condition):
     """
 
     parts: Mapping[str, Condition]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts: expected at least one condition by name, got none")
 
     @property
     def widths(self) -> list[int]:

@@ -79,15 +79,15 @@ class ELBO:
         weight = self.beta if beta is None else beta
         n, l = kl.shape
         by_dimension = kernels.to_numpy(kl.mean(axis=0, dtype=np.float64))
-        penalty = float(np.maximum(by_dimension, self.free_bits).sum())
+        floor = self.free_bits or -np.inf  # an estimated KL may be negative, and without free bits it stays so
+        penalty = float(np.maximum(by_dimension, floor).sum())
         reconstruction = float(nll.mean(dtype=np.float64))
         losses = Losses(reconstruction + weight * penalty, reconstruction, float(by_dimension.sum()))
 
         @once
         def backward() -> tuple[Array, Array]:
             dnll = kernels.xp.full(nll.shape, 1 / nll.size, nll.dtype)
-            paid = (by_dimension > self.free_bits) | (self.free_bits == 0)
-            dkl = np.broadcast_to((weight / n) * paid.astype(kl.dtype), (n, l))
+            dkl = np.broadcast_to((weight / n) * (by_dimension > floor), (n, l))
             return dnll, kernels.array(dkl, kl.dtype)
 
         return losses, backward

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 __all__ = [
     "SCHEDULES",
@@ -152,6 +153,6 @@ def as_schedule(name: str, value: float | Schedule) -> Schedule:
     """A schedule as it is, a finite number of at least 0 as a constant one; `name` is the argument's, for the error."""
     if isinstance(value, Schedule):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name}: expected a finite number of at least 0 or a schedule, got {value!r}")
     return Constant(float(value))
