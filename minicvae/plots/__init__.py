@@ -1,0 +1,34 @@
+"""Pictures of a trained model: every function returns a Matplotlib figure, `save` writes one, `draw_all` all of them.
+
+No function touches pyplot or Matplotlib's settings, so they work without a screen, in notebooks and in threads.
+Images are drawn as ink on paper: white is 0, black is 1.
+"""
+
+from minicvae.plots.curves import curves
+from minicvae.plots.figures import PALETTE, mosaic, save
+from minicvae.plots.gallery import draw_all
+from minicvae.plots.images import (
+    generated,
+    many_latents,
+    one_latent,
+    reconstructions,
+    relabelled,
+    walks,
+)
+from minicvae.plots.latent import manifold, posterior_means
+
+__all__ = [
+    "PALETTE",
+    "curves",
+    "draw_all",
+    "generated",
+    "manifold",
+    "many_latents",
+    "mosaic",
+    "one_latent",
+    "posterior_means",
+    "reconstructions",
+    "relabelled",
+    "save",
+    "walks",
+]
