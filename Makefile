@@ -5,10 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check types wheel torch clean
+.PHONY: demo test check types mutants wheel torch clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/minicvae train mlp --epochs 10 --overwrite --out runs/demo
+	$(BIN)/minicvae train latent2d --epochs 10 --overwrite --out runs/demo
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -22,6 +22,12 @@ check: $(VENV)/test.stamp
 types: $(VENV)/test.stamp
 	rm -rf build/types && $(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p minicvae
+
+# Plants small bugs in the real source and reports which the tests do not notice; SAMPLE=0 plants them all (an hour).
+SAMPLE ?= 0
+SEED ?= 0
+mutants: $(VENV)/test.stamp
+	$(BIN)/python tests/mutation --sample $(SAMPLE) --seed $(SEED)
 
 # The built distribution in an environment of its own, away from the sources.
 wheel:

@@ -15,10 +15,13 @@ Arguments are checked where users hand them in, not here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from minicvae.kernels.convolution import Convolution
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -44,8 +47,8 @@ def row_blocks(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
         start += width
 
 
-class Reference:
-    """Every kernel on the array module `xp`."""
+class Reference(Convolution):
+    """Every kernel on the array module `xp`; those for images stand in `convolution.py`."""
 
     name = "numpy"
 
@@ -67,6 +70,14 @@ class Reference:
 
     def end_steps(self) -> None:
         """Arrays that kernels return from here on belong to the caller for good."""
+
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[], None]]:
+        """A loop of steps: yields `begin_step`, and ends the steps however the loop ends."""
+        try:
+            yield self.begin_step
+        finally:
+            self.end_steps()
 
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1]; images (N, d), index (n,) -> (n, d)."""

@@ -57,7 +57,7 @@ _NAMES = {
     "check_gradients": "gradcheck",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "CVAE",
     "assert_gradients",
     "build",

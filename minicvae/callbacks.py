@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minicvae.kernels import Array
 from minicvae.objectives import Losses
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from minicvae.models.cvae import ConditionalVAE
     from minicvae.training import History, Plan
 
-__all__ = ["Callback", "EarlyStopping", "ProgressBar"]
+__all__ = ["Callback", "EarlyStopping", "ProgressBar", "as_sum"]
 
 
 class Callback:
@@ -66,56 +68,61 @@ class EarlyStopping(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar with the losses, images per second and the time left, and a line for every epoch that is done."""
+    """A bar with the loss, the KL, images per second and the time left, and a line for every epoch that is done.
+
+    Where the output is no terminal there is no bar: only the lines, each written as soon as its epoch is done.
+    """
 
     def on_train_begin(self, model: ConditionalVAE, plan: Plan) -> None:
         """Draw the empty bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._plan = plan
+        self._sums = np.zeros(3)
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),  # what the other columns leave of the line
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left", markup=False),
             refresh_per_second=5,
+            transient=True,
         )
-        self._task = self._progress.add_task(
-            "", total=plan.epochs * plan.steps, epoch=1, epochs=plan.epochs, losses="", rate=""
-        )
-        self._sums = [0.0, 0.0, 0.0]
+        self._progress.disable = not (self._progress.console.is_terminal or self._progress.console.is_jupyter)
+        self._task = self._progress.add_task(self._epoch(0), total=plan.epochs * plan.steps, numbers="")
         self._progress.start()
 
     def on_step_end(self, epoch: int, step: int, losses: Losses) -> None:
-        """Move the bar; the losses shown are the epoch's mean so far."""
-        self._sums = [total + value for total, value in zip(self._sums, losses, strict=True)]
+        """Move the bar; the losses shown are the mean of the epoch's steps so far."""
+        self._sums += losses
         if (step + 1) % 20 == 0 or step + 1 == self._plan.steps:
-            loss, reconstruction, kl = (total / (step + 1) for total in self._sums)
-            speed = self._progress.tasks[0].speed
-            self._progress.update(
-                self._task,
-                completed=epoch * self._plan.steps + step + 1,
-                epoch=epoch + 1,
-                losses=f"loss {loss:.2f} = {reconstruction:.2f} + KL {kl:.2f}",
-                rate=f"{speed * self._plan.batch_size:,.0f} images/s" if speed else "",
-            )
+            loss, _, kl = self._sums / (step + 1)
+            numbers = f"loss {loss:.2f}  KL {kl:.2f}"
+            if speed := self._progress.tasks[0].speed:
+                numbers += f"  {speed * self._plan.batch_size:,.0f} images/s"
+            done = epoch * self._plan.steps + step + 1
+            self._progress.update(self._task, completed=done, description=self._epoch(epoch), numbers=numbers)
 
     def on_epoch_end(self, model: ConditionalVAE, epoch: int, logs: dict[str, float]) -> None:
         """Print the epoch's numbers above the bar."""
-        self._sums = [0.0, 0.0, 0.0]
-        names = ("loss", "reconstruction", "kl", "val_loss", "val_reconstruction", "val_kl")
-        numbers = "  ".join(f"{name} {logs[name]:.2f}" for name in names if name in logs)
-        digits = len(str(self._plan.epochs))
-        self._progress.console.print(
-            f"epoch {epoch + 1:{digits}}/{self._plan.epochs}  {numbers}  {logs['seconds']:.1f} s", highlight=False
-        )
+        self._sums[:] = 0
+        validation = f"  val {logs['val_loss']:.2f}" if "val_loss" in logs else ""
+        losses = as_sum(logs["loss"], logs["reconstruction"], logs["kl"])
+        print(f"{self._epoch(epoch)}  {losses}{validation}  {logs['seconds']:.1f} s", flush=True)
 
     def on_train_end(self, model: ConditionalVAE, history: History) -> None:
         """Leave the terminal as it was."""
         self._progress.stop()
+
+    def _epoch(self, epoch: int) -> str:
+        return f"epoch {epoch + 1:{len(str(self._plan.epochs))}}/{self._plan.epochs}"
+
+
+def as_sum(loss: float, reconstruction: float, kl: float) -> str:
+    """The loss as the sum that it is: the KL counts in full, or what it costs comes first (beta, free bits)."""
+    cost = loss - reconstruction
+    paid = f"KL {kl:.2f}" if abs(cost - kl) < 0.005 else f"{cost:.2f} (KL {kl:.2f})"
+    return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}"
 
 
 def active(callbacks: tuple[Any, ...], verbose: int) -> list[Callback]:

@@ -76,4 +76,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
         raise ValueError(f"{path} is not a model file, or is damaged: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no minicvae model: expected format {FORMAT!r}, got {metadata.get('format')!r}")
-    return json.loads(metadata["config"]), tensors
+    try:
+        return json.loads(metadata["config"]), tensors
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} holds weights without a configuration that can be read: {error}") from error

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
+
 __all__ = ["describe", "restore"]
 
 
@@ -28,6 +30,8 @@ def describe(value: Any) -> Any:
         return {str(key): describe(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [describe(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise TypeError(f"{type(value).__name__} {value!r} cannot be described: expected a dataclass, or plain JSON data")
@@ -48,14 +52,14 @@ def restore(data: Any, classes: Iterable[type]) -> Any:
             return [build(v) for v in data]
         if not isinstance(data, dict):
             return data
-        arguments = {key: build(v) for key, v in data.items() if key != "type"}
-        if "type" not in data:
-            return arguments
-        if data["type"] not in by_name:
+        name = data.get("type")
+        if not isinstance(name, str):  # a mapping of the object's own, in which "type" may be a name like any other
+            return {key: build(v) for key, v in data.items()}
+        if name not in by_name:
             raise ValueError(
-                f"the description names the type {data['type']!r}, which is none of {', '.join(by_name)}; "
+                f"the description names the type {name!r}, which is none of {', '.join(by_name)}; "
                 "hand classes of your own to `load(path, classes=[...])`"
             )
-        return by_name[data["type"]](**arguments)
+        return by_name[name](**{key: build(v) for key, v in data.items() if key != "type"})
 
     return build(data)

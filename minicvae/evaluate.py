@@ -24,12 +24,12 @@ def evaluate(model: ConditionalVAE, x: Any, c: Any, *, seed: int = 0) -> dict[st
     kernels = model.kernels
     images = kernels.array(images)
     sums = np.zeros(3)
-    for i, rows in enumerate(batches(len(images))):
-        kernels.begin_step()
-        index = kernels.array(np.arange(rows.start, rows.stop))
-        eps = kernels.array(model.noise(len(index), seed, Purpose.EVALUATE, step=i))
-        batch = kernels.gather(images, index, model.dtype)
-        losses, _ = model.loss_and_backward(batch, conditions.select(parts, rows), eps)
-        sums += np.multiply(losses, len(index))
-    kernels.end_steps()
+    with kernels.steps() as begin_step:
+        for i, rows in enumerate(batches(len(images))):
+            begin_step()
+            index = kernels.array(np.arange(rows.start, rows.stop))
+            eps = kernels.array(model.noise(len(index), seed, Purpose.EVALUATE, step=i))
+            batch = kernels.gather(images, index, model.dtype)
+            losses, _ = model.loss_and_backward(batch, conditions.select(parts, rows), eps)
+            sums += np.multiply(losses, len(index))
     return dict(zip(Losses._fields, (sums / len(images)).tolist(), strict=True))

@@ -89,9 +89,13 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", classes: Iterable
     config, weights = checkpoint.read(path)
     known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
     known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, *classes]
-    preset, dtype = config.pop("preset"), config.pop("dtype")
-    model = CVAE(**restore(config, known), dtype=dtype, device=device)
-    model.preset = preset
+    try:
+        model = CVAE(
+            **{name: restore(config[name], known) for name in _ARCHITECTURE}, dtype=config["dtype"], device=device
+        )
+        model.preset = config["preset"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the configuration makes no model: {error}") from error
     if set(weights) != set(model.parameters):
         differing = sorted(set(weights) ^ set(model.parameters))
         raise ValueError(f"{path}: the weights do not fit the configuration; they differ in {', '.join(differing)}")

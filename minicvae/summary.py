@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from minicvae.layers import Layer, trace
 from minicvae.models.cvae import ConditionalVAE
+from minicvae.parameters import Parameter
 from minicvae.tables import table
 
 __all__ = ["summary"]
@@ -20,9 +21,10 @@ def summary(model: ConditionalVAE) -> str:
         model.decoder.forward(zeros((1, model.latent_dim), model.dtype), *parts)
     rows, totals = [], dict.fromkeys((name for name, _ in model.networks), 0)
     for entry in record:
-        if any(True for _ in entry.layer.children()):
+        own = [value for value in vars(entry.layer).values() if isinstance(value, Parameter)]
+        if not own and any(True for _ in entry.layer.children()):
             continue
-        count = sum(p.size for _, p in entry.layer.named_parameters())
+        count = sum(p.size for p in own)
         totals[entry.name.split(".")[0]] += count
         shape = ", ".join(map(str, ("n", *entry.output.shape[1:])))
         rows.append([entry.name, _signature(entry.layer), f"({shape})", f"{count:,}"])

@@ -203,10 +203,10 @@ class ConditionalVAE:
     def _in_batches(self, n: int, run: Callable[[slice], Array]) -> np.ndarray:
         """`run(rows)` for batch after batch, joined on the host."""
         pieces = []
-        for rows in batches(n):
-            self.kernels.begin_step()
-            pieces.append(self.kernels.to_numpy(run(rows)))
-        self.kernels.end_steps()
+        with self.kernels.steps() as begin_step:
+            for rows in batches(n):
+                begin_step()
+                pieces.append(self.kernels.to_numpy(run(rows)))
         return np.concatenate(pieces)
 
     def _check_widths(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from minicvae.conditions import Classes, Condition, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
+from minicvae.models.convolutional import condition_paths, convolutional, convolutional_strided
 from minicvae.objectives import ELBO
 
 __all__ = ["PRESETS", "Preset", "find"]
@@ -42,10 +43,7 @@ def apart(p: Preset) -> tuple[Layer, Layer]:
 def separate(d_in: int, widths: Sequence[int], condition: Condition, d_out: int) -> Pathways:
     """x and each part of c through relu layers of their own, the first as wide for both; joined before the last."""
     x_path = Chain([Dense(a, b, "relu") for a, b in pairwise([d_in, *widths])])
-    c_paths: list[Layer] = []
-    for width, embedding in zip(condition.widths, condition.embeddings(), strict=True):
-        dense = Dense(width, widths[0], "relu")
-        c_paths.append(Chain([embedding, dense]) if embedding else dense)
+    c_paths = condition_paths(condition, widths[0])
     return Pathways([x_path, *c_paths], Dense(widths[-1] + widths[0] * len(c_paths), d_out))
 
 
@@ -164,6 +162,22 @@ PRESETS = {
             16,
             (256,),
             networks=apart,
+        ),
+        Preset(
+            "conv",
+            "3x3 convolutions, max pooling and upsampling, latent 16",
+            (32, 64),
+            16,
+            (64, 32),
+            networks=convolutional,
+        ),
+        Preset(
+            "conv-strided",
+            "convolutions of stride 2 in place of pooling, latent 16",
+            (32, 64),
+            16,
+            (64, 32),
+            networks=convolutional_strided,
         ),
     )
 }

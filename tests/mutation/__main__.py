@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -134,9 +135,13 @@ def _in_child(target: Target, source: str, log: Path) -> None:
         numba.config.DISABLE_JIT = not target.jit
         os.chdir(ROOT)
         sys.meta_path.insert(0, Planted(target.module, ROOT / target.path, source))
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *target.tests]
+        arguments = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "-p", "no:xdist", *target.tests]
         status = int(pytest.main(arguments))
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 

@@ -1,0 +1,7 @@
+"""`python -m minicvae`: the command line."""
+
+import sys
+
+from minicvae.cli import main
+
+sys.exit(main())

@@ -1,0 +1,177 @@
+"""The images of a run and what they are conditioned on: from `--data` and its companions, or from the run's config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicvae.cli.parser import suggestion
+from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, load
+
+__all__ = ["HELD_OUT", "Data", "Split", "class_numbers", "prepare", "recorded", "rows", "standardisation_in"]
+
+HELD_OUT = 6  # one in so many of the training images, from the end: the last 10,000 of MNIST's 60,000
+
+
+class Split(Dataset):
+    """Images of a data set, which are measured when that is first asked for."""
+
+    @cached_property
+    def measures(self) -> np.ndarray:
+        """`minicvae.datasets.attributes` of the images, (n, 5)."""
+        return attributes(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set as a run uses it.
+
+    held_out: training images kept back for validation. class_names: what the labels 0, 1, ... are called; shown: those
+    labels that are in use. standardisation: of the attributes, where they are the condition.
+    """
+
+    source: str
+    train: Split
+    held_out: Split | None
+    test: Split
+    shown: tuple[int, ...]
+    class_names: tuple[str, ...]
+    standardisation: Standardisation | None
+
+    def condition(self, split: Split) -> np.ndarray:
+        """What a model of this run is given beside the images: labels (n,), or attributes (n, 5), standardised."""
+        return split.y if self.standardisation is None else self.standardisation.apply(split.measures)
+
+    def pair(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """(x, c), as the methods of a model take them."""
+        return split.x, self.condition(split)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What pictures call the classes, in brackets where they are not in use; or the numbers of the condition."""
+        if self.standardisation is not None:
+            return ATTRIBUTES
+        return tuple(name if k in self.shown else f"({name})" for k, name in enumerate(self.class_names))
+
+    def describe(self) -> dict[str, Any]:
+        """The entry `data` of a run's config, from which `recorded` makes the same again."""
+        entry: dict[str, Any] = {
+            "source": self.source,
+            "training_images": len(self.train),
+            "held_out_images": len(self.held_out) if self.held_out else 0,
+            "test_images": len(self.test),
+            "class_names": self.class_names,
+            "classes": self.shown,
+        }
+        if self.standardisation is not None:
+            entry["attributes"] = {"names": ATTRIBUTES, **dataclasses.asdict(self.standardisation)}
+        return entry
+
+
+def prepare(
+    source: str,
+    *,
+    only_classes: Sequence[str] = (),
+    limit: int | None = None,
+    held_out: bool = False,
+    measured: bool = False,
+) -> Data:
+    """The data of a new run.
+
+    source: a data set's name, a folder of IDX files or an .npz file. only_classes: the names or numbers of the classes
+    to use, in training and test alike; none for all. held_out: keep one in `HELD_OUT` training images back. limit:
+    train on the first so many of the others. measured: the condition is the images' attributes, standardised on those
+    that are trained on.
+
+    Raises FileNotFoundError, ValueError or OSError as `minicvae.datasets.load` does, and ValueError for classes that
+    there are not, or where too few images are left.
+    """
+    place, (train, test) = _load(source)
+    classes = len(train.class_names) or 1 + int(max(train.y.max(), test.y.max()))
+    names = train.class_names or tuple(map(str, range(classes)))
+    shown = tuple(sorted(set(class_numbers(only_classes, names)))) if only_classes else tuple(range(classes))
+    kept = int(np.isin(train.y, shown).sum()) // HELD_OUT if held_out else None
+    data = _split(place, train, test, shown, names, kept, limit)
+    if not measured:
+        return data
+    return dataclasses.replace(data, standardisation=Standardisation.fit(data.train.measures))
+
+
+def recorded(entry: Mapping[str, Any], source: str | None = None) -> Data:
+    """The data of an earlier run, from the entry `data` of its config; or other data, as that run's model takes them.
+
+    Raises what `prepare` raises, and KeyError if the entry was tampered with.
+    """
+    place, (train, test) = _load(source or entry["source"])
+    names, shown = tuple(entry["class_names"]), tuple(entry["classes"])
+    kept, limit = entry["held_out_images"] or None, entry["training_images"]
+    if source is not None:
+        shown, kept, limit = tuple(range(len(names))), None, None
+    data = _split(place, train, test, shown, names, kept, limit)
+    return dataclasses.replace(data, standardisation=standardisation_in(entry))
+
+
+def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
+    """That of the attributes, from the entry `data` of a run's config; None for a model of classes."""
+    measured = entry.get("attributes")
+    return measured and Standardisation(tuple(measured["mean"]), tuple(measured["scale"]))
+
+
+def class_numbers(words: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The labels that are meant, each by its class's name (in any case) or its number. Raises ValueError for others."""
+    known = {str(k): k for k in range(len(names))} | {name.casefold(): k for k, name in enumerate(names)}
+    for word in words:
+        if word.casefold() not in known:
+            near = "" if word.isdigit() else suggestion(word.casefold(), known)
+            raise ValueError(f"classes: there is no class {word!r}; expected {', '.join(names)}{near}")
+    return [known[word.casefold()] for word in words]
+
+
+def _load(source: str) -> tuple[str, tuple[Dataset, Dataset]]:
+    """The data set's name or the whole path of its files, and (train, test)."""
+    if source in NAMES:
+        return source, load(source)
+    place = Path(source)
+    if not place.exists():
+        raise FileNotFoundError(
+            f"data: there is no {source!r}; expected {', '.join(NAMES)}, a folder of four IDX files or an .npz file"
+            f"{suggestion(source, NAMES)}"
+        )
+    return str(place.resolve()), load(folder=place)
+
+
+def _split(
+    place: str,
+    train: Dataset,
+    test: Dataset,
+    shown: tuple[int, ...],
+    names: tuple[str, ...],
+    held_out: int | None,
+    limit: int | None,
+) -> Data:
+    """Only the classes that are shown; the last `held_out` training images apart; the first `limit` of the rest."""
+    if len(shown) < len(names):
+        train, test = (rows(part, np.isin(part.y, shown)) for part in (train, test))
+    kept = None
+    if held_out is not None:
+        train, kept = train.hold_out(held_out)
+    everything = slice(None)
+    return Data(
+        source=place,
+        train=rows(train, slice(limit)),
+        held_out=rows(kept, everything) if kept else None,
+        test=rows(test, everything),
+        shown=shown,
+        class_names=names,
+        standardisation=None,
+    )
+
+
+def rows(dataset: Dataset, rows: Any) -> Split:
+    """The examples dataset[rows]."""
+    return Split(dataset.x[rows], dataset.y[rows], dataset.class_names)

@@ -1,0 +1,221 @@
+"""The slope of a computed function, with a bound on its error: central differences, extrapolated to h = 0.
+
+A line is a function t -> F(t) with values in Rᵐ, met only by calling it; u in Rᵐ is the upstream gradient. Wanted:
+d/dt <u, F(t)> at t = 0.
+
+**Why central differences, and why extrapolate.** Where F is smooth, the central difference
+
+    D(h) = <u, F(h) - F(-h)> / 2h  =  F' + a₁ h² + a₂ h⁴ + ...
+
+errs by even powers of h only, and by rounding noise of the size sigma / h. A single step must trade one for the other
+and keeps ten digits at best. Instead take h, h/r, h/r², ... and let Neville's scheme cancel one power after another,
+
+    T_i0 = D(h_i),      T_ij = T_i,j-1 + (T_i,j-1 - T_i-1,j-1) / (r^2j - 1),
+
+so that large steps, which are hardly noisy, already give all digits (Richardson 1911; Ridders 1982).
+
+**The bound.** T_ij is believed to within the sum of
+
+    max(c_i,j-1, c_i-1,j-1 / r^2j), c_ij = |T_ij - T_i-1,j|    truncation: what the last step changed (Ridders), but no
+                                                               less than theory makes of the change before it
+    8 sigma / 2h for each D(h), carried through the scheme     rounding, see below
+    ½ |J_ij|                                                   half the jump of the slope, see below
+
+and the entry with the least bound is the estimate: every line finds its own step and order, by seeing the error fall
+as theory says. Steps get smaller until truncation has sunk below rounding, for then nothing is left to gain. Steps
+that leave the domain of F (a value that is not finite, a ValueError, an ArithmeticError) fall out by themselves.
+
+**Kinks.** Central differences converge at a kink too, to the mean of the two slopes. The one-sided slopes tell:
+
+    G(h) = <u, F(h) - 2 F(0) + F(-h)> / h  =  J + b₁ h + b₂ h³ + ...
+
+is the slope on the right less the slope on the left. The same scheme (odd powers) extrapolates the jump J: zero for a
+smooth F, while at a kink the bound cannot fall below half of it. A kink nearby is outrun by smaller steps.
+
+**The noise** sigma of every output is measured: at ten points so close together that any smooth F is a parabola through
+them, what is left after fitting one is noise (the idea of Hamming's difference table; Moré and Wild 2011, Estimating
+computational noise). So a sum of large terms that cancel is known to be noisy. Outputs that no step moves add none.
+
+**The complex step.** An analytic F on the complex numbers has F' = Im F(ih) / h - O(h²) with no subtraction, hence no
+cancellation: with h = 1e-30 it is exact to rounding (Squire and Trapp 1998).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["EPS", "TINY", "Estimates", "Line", "complex_slopes", "rounding_noise", "slopes"]
+
+Line = Callable[[float], tuple[float, np.ndarray]]
+"""t -> (the t that the arithmetic took, F(t) as a flat float64 array)."""
+
+EPS = float(np.finfo(np.float64).eps)
+TINY = 2.0**-100  # the complex step
+RATIO = 2.2  # of a step to the next; not 2, lest all steps be multiples of one period of an oscillating F
+LEVELS = 23  # step sizes at most: from h down to h / 2.2^22, a factor of 3e7
+NOISE_POINTS = np.arange(1, 11) ** 1.5  # unevenly spaced, lest they fall in step with the last place of F
+NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18)
+COARSEST = 2.0**-20  # noise of a float32 computation, relative to its output
+SAFETY = 8  # standard deviations of noise that the bound allows for
+
+
+@dataclass
+class Estimates:
+    """The slopes of m lines; all arrays (m,).
+
+    slope: the estimates. bound: |slope - truth| is at most this. jump: the part of the bound that is half the
+    difference between the two one-sided slopes. step: the smallest step that the estimate used (nan: the complex step).
+    """
+
+    slope: np.ndarray
+    bound: np.ndarray
+    jump: np.ndarray
+    step: np.ndarray
+
+
+def rounding_noise(line: Line, base: np.ndarray) -> np.ndarray:
+    """Standard deviation of the rounding errors of every output near t = 0; never below half a unit in the last place.
+
+    base: F(0), (m,) -> (m,). The points lie on one side of 0, so that a kink at 0 is not taken for noise, and of the
+    spacings each output has the first at which it moves at all: what is computed in float32 stands still at the first.
+    Later ones may reach a kink, so that what they find is held to a little more than float32's own rounding.
+    """
+    basis, _ = np.linalg.qr(np.vander(NOISE_POINTS, 3))
+    noise = np.full(base.shape, np.nan)
+    for spacing in NOISE_SPACINGS:
+        points = np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
+        with np.errstate(all="ignore"):
+            change = points - points[0]
+            moves = np.count_nonzero(np.diff(change, axis=0), axis=0) >= 2
+            change -= basis @ (basis.T @ change)
+            measured = np.sqrt(np.sum(change**2, axis=0) / (len(points) - 3))
+        if spacing != NOISE_SPACINGS[0]:
+            measured = np.fmin(measured, COARSEST * np.abs(points[0]))
+        np.copyto(noise, measured, where=moves & np.isnan(noise))
+        if not np.isnan(noise).any():
+            break
+    return np.fmax(noise, EPS / 2 * np.abs(base))
+
+
+def slopes(
+    lines: Sequence[Line], first_steps: np.ndarray, base: np.ndarray, u: np.ndarray, noise: np.ndarray
+) -> Estimates:
+    """d/dt <u, F(t)> at t = 0 for each line, by extrapolated central differences.
+
+    first_steps (m,): the largest step of each line. base (k,): F(0). u (k,): upstream gradient. noise (k,): standard
+    deviation of the rounding errors of F.
+    """
+    m = len(lines)
+    best = Estimates(np.full(m, np.nan), np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.nan))
+    settled, stirred = np.zeros(m, bool), np.full(m, np.median(np.abs(u) * noise))
+    central, jump, rounding = _Scheme(2), _Scheme(1), _Scheme(2)
+    for level in range(LEVELS):
+        steps = first_steps / RATIO**level
+        taken = np.full((3, m), np.nan)
+        for i in np.flatnonzero(~settled):
+            taken[:, i], stirred[i] = _differences(lines[int(i)], steps[i], base, u, noise, stirred[i])
+        with np.errstate(all="ignore"):
+            central.extend(taken[0])
+            jump.extend(taken[1])
+            rounding.extend_magnitudes(taken[2])
+            for j in range(1, level):
+                truncation = central.error(j)
+                half_jump = np.abs(jump.row[j]) / 2
+                bound = truncation + rounding.row[j] + half_jump
+                better = bound < best.bound
+                for held, new in (
+                    (best.slope, central.row[j]),
+                    (best.bound, bound),
+                    (best.jump, half_jump),
+                    (best.step, steps),
+                ):
+                    held[better] = new[better]
+                settled |= truncation + half_jump <= rounding.row[j]
+        if settled.all():
+            break
+    return best
+
+
+def complex_slopes(
+    lines: Sequence[Callable[[], np.ndarray]], steps: np.ndarray, u: np.ndarray, noise: np.ndarray
+) -> Estimates:
+    """d/dt <u, F(t)> at t = 0 for each line, by the complex step; `lines[i]()` is F(i TINY), complex, (k,).
+
+    steps (m,): differences of steps so large would have no truncation error; the rounding error that they would have is
+    the bound, for even an exact slope of F is one of a computed F.
+    """
+    m = len(lines)
+    out = Estimates(np.empty(m), np.empty(m), np.zeros(m), np.full(m, np.nan))
+    for i, line in enumerate(lines):
+        tangent = line().imag / TINY
+        out.slope[i] = tangent @ u
+        stirred = max(np.median(np.abs(u) * noise), np.linalg.norm((u * noise)[tangent != 0]))
+        out.bound[i] = SAFETY * stirred / steps[i]
+    return out
+
+
+def _at(line: Line, t: float, base: np.ndarray) -> tuple[float, np.ndarray]:
+    """The line at t; nan where t lies outside of the domain of F."""
+    try:
+        return line(t)
+    except (ValueError, ArithmeticError):
+        return t, np.full(base.shape, np.nan)
+
+
+def _differences(
+    line: Line, step: float, base: np.ndarray, u: np.ndarray, noise: np.ndarray, stirred: float
+) -> tuple[tuple[float, float, float], float]:
+    """D(h), G(h) and the rounding error to allow for in D(h), nan where F cannot be computed; and `stirred`.
+
+    Only outputs that the line moves are noisy. But a step may be too small for the last place of an output to show it:
+    `stirred` is the most noise that <u, F> had at any step so far, and no less than that of a typical output.
+    """
+    right, above = _at(line, step, base)
+    left, below = _at(line, -step, base)
+    with np.errstate(all="ignore"):
+        change = above - below
+        central = float(change @ u) / (right - left)
+        jump = float((above - base) @ u) / right - float((below - base) @ u) / left
+        moved = (above != base) | (below != base)
+        stirred = max(stirred, float(np.linalg.norm((u * noise)[moved])))
+        local = EPS / 2 * np.maximum(np.abs(above), np.abs(below))
+        rounding = SAFETY * max(stirred, float(np.linalg.norm((u * local)[moved]))) / (right - left)
+    return (central, jump, rounding), stirred
+
+
+class _Scheme:
+    """One row of Neville's scheme after the other, for many sequences at once.
+
+    A sequence errs by h^p, h^(p+2), h^(p+4), ...; row[j] is free of the first j of them.
+    """
+
+    def __init__(self, power: int) -> None:
+        self.power = power
+        self.row: list[np.ndarray] = []
+        self.changes: list[np.ndarray] = []  # |row[j] - row[j] of the row before|
+        self.changes_before: list[np.ndarray] = []
+
+    def fall(self, j: int) -> float:
+        """How much the error of row[j] falls from one row to the next."""
+        return RATIO ** (self.power + 2 * j)
+
+    def extend(self, values: np.ndarray) -> None:
+        """The row of the next step."""
+        before, self.row, self.changes_before, self.changes = self.row, [values], self.changes, []
+        for j, last in enumerate(before):
+            change = self.row[j] - last
+            self.changes.append(np.abs(change))
+            self.row.append(self.row[j] + change / (self.fall(j) - 1))
+
+    def extend_magnitudes(self, values: np.ndarray) -> None:
+        """The same for the sizes of errors, which add up and never cancel."""
+        before, self.row = self.row, [values]
+        for j, last in enumerate(before):
+            self.row.append((self.fall(j) * self.row[j] + last) / (self.fall(j) - 1))
+
+    def error(self, j: int) -> np.ndarray:
+        """What row[j] is wrong by at most: the last change of row[j-1], or what theory makes of the one before it."""
+        return np.maximum(self.changes[j - 1], self.changes_before[j - 1] / self.fall(j - 1))

@@ -1,0 +1,63 @@
+"""What all tests share: the devices of this machine, hypothesis' settings, and one BLAS thread.
+
+`--device NAME` (may be repeated) restricts the tests that run on every device to those named.
+"""
+
+import os
+
+import pytest
+from hypothesis import settings
+from threadpoolctl import threadpool_limits
+
+from minicvae.kernels import DEVICES, load
+
+settings.register_profile("minicvae", deadline=None, max_examples=25, derandomize="CI" in os.environ)
+settings.load_profile("minicvae")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        action="append",
+        choices=DEVICES,
+        help="run the tests that take a device on this one only; may be repeated (default: all that are there)",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """The arrays of the tests are small: a second thread would only make the tests wait for each other."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def _kernels(request):
+    """The kernels of the device that the parameter names; or the test is skipped, and says why."""
+    chosen = request.config.getoption("--device")
+    if chosen and request.param not in chosen:
+        pytest.skip(f"--device {' '.join(chosen)}")
+    try:
+        return load(request.param)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=pytest.mark.cuda if name == "cuda" else ()) for name in DEVICES],
+)
+def kernels(request):
+    """The kernels of a device: the test runs once on each that this machine has."""
+    return _kernels(request)
+
+
+@pytest.fixture(scope="session")
+def device(kernels):
+    """The name of a device: the test runs once on each that this machine has."""
+    return kernels.name
+
+
+@pytest.fixture(scope="session", params=["numpy", "cpu"])
+def host(request):
+    """The kernels of a device whose arrays are NumPy's, which the gradient checker can move."""
+    return _kernels(request)

@@ -1,0 +1,45 @@
+"""The exponential that the compiler can vectorise: its accuracy, its clamped ends, and NaN."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from minicvae.kernels.vector_math import exp
+
+
+@njit
+def exp_of_each(x):
+    y = np.empty_like(x)
+    for i in range(len(x)):
+        y[i] = exp(x[i])
+    return y
+
+
+def test_in_float32_it_is_within_two_units_over_the_whole_range_of_normal_numbers():
+    x = np.random.default_rng(0).uniform(-87, 88, 200_000).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    assert np.max(np.abs(exp_of_each(x) - exact) / exact) < 2 * np.finfo(np.float32).eps
+
+
+def test_in_float64_it_is_the_librarys():
+    x = np.random.default_rng(0).uniform(-700, 700, 1000)
+    np.testing.assert_allclose(exp_of_each(x), np.exp(x), rtol=4e-16)
+
+
+def test_it_is_one_at_zero_and_clamped_far_out():
+    x = np.array([0, 88, 89, 1e4, np.inf, -87, -88, -1e4, -np.inf], np.float32)
+    y = exp_of_each(x)
+    assert y[0] == 1
+    np.testing.assert_array_equal(y[1:5], y[1])
+    np.testing.assert_array_equal(y[5:], y[5])
+    assert 0 < y[5] < 2e-38
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_stays_nan(dtype):
+    assert np.isnan(exp_of_each(np.array([np.nan], dtype)))
+
+
+def test_without_the_compiler_it_is_numpys():
+    assert exp(1.0) == np.exp(1.0)

@@ -1,0 +1,63 @@
+"""Layers one after the other: the chain rule."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicvae.gradcheck import check_layer
+from minicvae.kernels import OneHot
+from minicvae.layers import Chain, Dense, Flatten, Layer, Reshape
+
+seeds = st.integers(0, 2**32 - 1)
+widths = st.lists(st.integers(1, 5), min_size=2, max_size=4)
+
+
+@given(widths=widths, n=st.integers(1, 5), classes=st.integers(1, 4), seed=seeds)
+def test_all_gradients_of_a_chain_are_the_slopes(host, widths, n, classes, seed):
+    rng = np.random.default_rng(seed)
+    first, *others = zip(widths, widths[1:], strict=False)
+    layers = [Dense(first[0] + classes, first[1], "tanh"), *(Dense(a, b, "elu") for a, b in others)]
+    chain = Chain([*layers, Reshape((1, -1)), Flatten()])
+    chain.initialise(host.name, "float64", seed)
+    c = OneHot(rng.integers(0, classes, n), classes)
+    check_layer(chain, rng.standard_normal((n, first[0])), c).raise_for_failure()
+
+
+@given(widths=widths, seed=seeds)
+def test_a_chain_of_linear_layers_is_the_product_of_their_matrices(host, widths, seed):
+    chain = Chain([Dense(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+    parameters = chain.initialise(host.name, "float64", seed)
+    x = np.random.default_rng(seed).standard_normal((3, widths[0]))
+    weights = [parameters[f"{i}.W"] for i in range(len(widths) - 1)]
+    product = np.linalg.multi_dot([x, *weights])
+    y, backward = chain.forward(x)
+    np.testing.assert_allclose(y, product, rtol=1e-12, atol=1e-13)
+    dx = backward(np.ones_like(y))
+    np.testing.assert_allclose(dx, np.linalg.multi_dot([np.ones_like(y), *(W.T for W in weights[::-1])]), rtol=1e-11)
+
+
+def test_the_first_layer_takes_all_inputs_and_only_its_gradients_may_be_left_out(host):
+    chain = Chain([Dense(5, 3, "tanh"), Dense(3, 2)])
+    parameters = chain.initialise(host.name, "float64")
+    x, z = np.ones((4, 3)), np.ones((4, 2))
+    y, backward = chain.forward(x, z)
+    dx, dz = backward(np.ones_like(y), need_dx=[False, True])
+    assert dx is None
+    assert dz.shape == z.shape
+    assert all(g.any() for g in parameters.grads.values())
+
+
+def test_layers_are_named_by_their_number():
+    chain = Chain([Dense(2, 3), Chain([Dense(3, 3), Flatten()])])
+    assert [name for name, _ in chain.named_parameters("net")] == ["net.0.W", "net.0.b", "net.1.0.W", "net.1.0.b"]
+    assert [name for name, _ in chain.named_layers()] == ["", "0", "1", "1.0", "1.1"]
+
+
+def test_a_chain_of_no_layers_is_refused():
+    with pytest.raises(ValueError, match="^layers: expected at least one layer, got none"):
+        Chain([])
+
+
+def test_a_chain_is_a_layer():
+    assert isinstance(Chain([Flatten()]), Layer)

@@ -1,0 +1,557 @@
+"""The conditional VAE: its mathematics by hand, its gradients as a whole, and what gradients cannot see."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from minicvae.conditions import Classes, Parts, Vector, joined
+from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
+from minicvae.gradcheck import check_model
+from minicvae.layers import Chain, Dense, Embedding, Layer, Pathways, trace
+from minicvae.model import CVAE
+from minicvae.models.cvae import BATCH, batches
+from minicvae.objectives import ELBO
+from minicvae.randomness import Purpose
+
+D, SHAPE = 6, (2, 3)
+MIXED = Parts({"digit": Classes(3), "style": Vector(2), "width": Classes(2, embedding=3)})
+CONDITIONS = [Classes(1), Classes(3), Classes(3, embedding=2), Vector(1), Vector(2), MIXED]
+LIKELIHOODS = [Bernoulli(), Gaussian(0.5), LearnedGaussian()]
+OBJECTIVES = [
+    ELBO(),
+    ELBO(beta=4.0),
+    ELBO(free_bits=0.3),
+    ELBO(samples=3),
+    ELBO(kl="monte_carlo", samples=4, decoded=1),
+    ELBO(0.5, "monte_carlo", 3, 2),
+]
+seeds = st.integers(0, 2**32 - 1)
+
+
+def build(device="numpy", condition=Classes(3), likelihood=None, l=2, hidden=4, seed=0, **settings):
+    """A small model with smooth activations, and biases that are not zero."""
+    likelihood, c = likelihood or Bernoulli(), condition.width
+    encoder = Chain([Dense(D + c, hidden, "tanh"), Dense(hidden, 2 * l)])
+    decoder = Chain([Dense(l + c, hidden, "elu"), Dense(hidden, likelihood.width(D))])
+    model = CVAE(
+        joined(condition, encoder),
+        joined(condition, decoder),
+        condition,
+        latent_dim=l,
+        image_shape=SHAPE,
+        likelihood=likelihood,
+        device=device,
+        **{"dtype": "float64", "seed": seed} | settings,
+    )
+    rng = np.random.default_rng(seed)
+    for name, value in model.parameters.items():
+        if name.endswith(".b"):
+            model.parameters[name] = 0.3 * rng.standard_normal(value.shape)
+    return model
+
+
+def draw_condition(rng, condition, n):
+    if isinstance(condition, Parts):
+        return {name: draw_condition(rng, part, n) for name, part in condition.parts.items()}
+    return rng.integers(0, condition.classes, n) if isinstance(condition, Classes) else rng.standard_normal((n, condition.dim))
+
+
+def draw_data(seed, model, n):
+    """(x, c, eps): grey, black and white pixels, a condition that fits, noise of the shape that the objective needs."""
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random((n, *SHAPE)) < 0.3, rng.integers(0, 2, (n, *SHAPE)), rng.random((n, *SHAPE)))
+    return x, draw_condition(rng, model.condition, n), rng.standard_normal((model.objective.samples, n, model.latent_dim))
+
+
+# Gradients
+
+
+@settings(max_examples=15)
+@given(
+    condition=st.sampled_from(CONDITIONS),
+    likelihood=st.sampled_from(LIKELIHOODS),
+    objective=st.sampled_from(OBJECTIVES),
+    n=st.integers(1, 4),
+    l=st.integers(1, 3),
+    seed=seeds,
+)
+def test_every_gradient_of_every_combination_is_the_slope(host, condition, likelihood, objective, n, l, seed):
+    model = build(host.name, condition, likelihood, l, seed=seed % 1000, objective=objective)
+    x, c, eps = draw_data(seed, model, n)
+    report = check_model(model, x, c, eps=eps, elements=3).raise_for_failure()
+    checked = [row for row in report.rows if row.name != "together"]
+    assert [row.name for row in checked] == list(model.parameters)
+    assert all(row.checked for row in checked)
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_gradients_are_finite_and_the_slopes_at_extreme_variances(host, scale):
+    """log_var = ±30 for every example; the Bernoulli logits reach ±1e4 through the samples."""
+    model = build(host.name, condition=Classes(2), l=1, hidden=2)
+    model.parameters["encoder.1.W"] = np.zeros((2, 2))
+    model.parameters["encoder.1.b"] = np.array([0.1, 30.0 * scale])
+    x, c, eps = draw_data(0, model, 3)
+    losses, grads = model.loss_and_gradients(x, c, eps=eps)
+    assert all(np.isfinite(value) for value in losses.values())
+    assert all(np.isfinite(gradient).all() for gradient in grads.values())
+    expected = (np.exp(30 * scale) + 0.01 - 1 - 30 * scale) / 2
+    assert losses["kl"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_same_call_gives_the_same_gradients_and_none_is_left_over(device):
+    model = build(device)
+    first, other = draw_data(0, model, 3), draw_data(1, model, 4)
+    losses, grads = model.loss_and_gradients(*first[:2], eps=first[2])
+    model.loss_and_gradients(*other[:2], eps=other[2])
+    again, grads_again = model.loss_and_gradients(*first[:2], eps=first[2])
+    assert again == losses
+    for name, gradient in grads.items():
+        np.testing.assert_array_equal(gradient, grads_again[name])
+
+
+def test_the_losses_and_gradients_of_a_batch_are_the_means_of_its_examples(device):
+    model = build(device, MIXED, objective=ELBO(samples=2))
+    x, c, eps = draw_data(0, model, 4)
+    losses, grads = model.loss_and_gradients(x, c, eps=eps)
+    alone = [
+        model.loss_and_gradients(x[i : i + 1], {name: v[i : i + 1] for name, v in c.items()}, eps=eps[:, i : i + 1])
+        for i in range(4)
+    ]
+    for name, value in losses.items():
+        assert value == pytest.approx(np.mean([one[0][name] for one in alone]), rel=1e-12)
+    for name, gradient in grads.items():
+        np.testing.assert_allclose(gradient, np.mean([one[1][name] for one in alone], axis=0), rtol=1e-10, atol=1e-13)
+
+
+def test_the_backward_runs_once(device):
+    model = build(device)
+    x, c, eps = draw_data(0, model, 2)
+    _, parts = model.check_data(x, c)
+    k = model.kernels
+    _, backward = model.loss_and_backward(k.array(x.reshape(2, D)), parts, k.array(eps))
+    backward()
+    with pytest.raises(RuntimeError, match="called twice"):
+        backward()
+
+
+# The mathematics, by hand
+
+
+@given(objective=st.sampled_from(OBJECTIVES), n=st.integers(1, 4), seed=seeds)
+def test_the_losses_are_those_of_the_formulas_with_everything_written_out(device, objective, n, seed):
+    """Concatenation, one-hot rows, densities from SciPy, loops over samples: nothing of the library but its weights."""
+    model = build(device, seed=seed % 1000, objective=objective)
+    x, c, eps = draw_data(seed, model, n)
+    w = {name: model.kernels.to_numpy(value) for name, value in model.parameters.items()}
+    onehot, pixels = np.eye(3)[c], x.reshape(n, D)
+
+    h = np.tanh(np.concatenate([pixels, onehot], axis=1) @ w["encoder.0.W"] + w["encoder.0.b"])
+    mean, log_var = np.split(h @ w["encoder.1.W"] + w["encoder.1.b"], 2, axis=1)
+    sd = np.exp(log_var / 2)
+    z = [mean + sd * e for e in eps]
+    if objective.kl == "closed":
+        kl = (sd**2 + mean**2 - 1 - log_var) / 2
+    else:
+        kl = np.mean([stats.norm.logpdf(z_s, mean, sd) - stats.norm.logpdf(z_s) for z_s in z], axis=0)
+    nll = []
+    for z_s in z[: objective.used]:
+        h = np.concatenate([z_s, onehot], axis=1) @ w["decoder.0.W"] + w["decoder.0.b"]
+        h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
+        p = special.expit(h @ w["decoder.1.W"] + w["decoder.1.b"])
+        nll.append(-(special.xlogy(pixels, p) + special.xlog1py(1 - pixels, -p)).sum(axis=1).mean())
+    by_dimension = kl.mean(axis=0)
+    penalty = np.maximum(by_dimension, objective.free_bits).sum() if objective.free_bits else by_dimension.sum()
+
+    losses, _ = model.loss_and_gradients(x, c, eps=eps)
+    assert losses["reconstruction"] == pytest.approx(np.mean(nll), rel=1e-10)
+    assert losses["kl"] == pytest.approx(by_dimension.sum(), rel=1e-10)
+    assert losses["loss"] == pytest.approx(np.mean(nll) + objective.beta * penalty, rel=1e-10)
+    np.testing.assert_allclose(model.encode(x, c), [mean, log_var], rtol=1e-10, atol=1e-12)
+
+
+@given(beta=st.sampled_from([0.0, 0.3, 2.0]))
+def test_beta_can_be_given_for_one_call(device, beta):
+    model = build(device)
+    x, c, eps = draw_data(0, model, 3)
+    losses, grads = model.loss_and_gradients(x, c, eps=eps, beta=beta)
+    assert losses["loss"] == pytest.approx(losses["reconstruction"] + beta * losses["kl"])
+    other = build(device, objective=ELBO(beta))
+    for name, gradient in other.loss_and_gradients(x, c, eps=eps)[1].items():
+        np.testing.assert_array_equal(gradient, grads[name])
+
+
+@pytest.mark.parametrize(("mean", "log_var"), [(0.0, 0.0), (1.5, -3.0), (-2.0, 1.0)])
+def test_the_latents_that_reach_the_decoder_have_the_posteriors_mean_and_variance(device, mean, log_var):
+    """End to end: an exp(log_var) for exp(log_var / 2), forward and backward alike, would pass any gradient check."""
+    model = build(device, l=1, objective=ELBO(samples=2))
+    model.parameters["encoder.1.W"] = np.zeros((4, 2))
+    model.parameters["encoder.1.b"] = np.array([mean, log_var])
+    n, k = 20_000, model.kernels
+    _, parts = model.check_data(np.zeros((n, D)), np.zeros(n, int))
+    eps = k.array(model.noise(n, 0, Purpose.TRAIN))
+    with trace(("decoder", model.decoder)) as record:
+        model.loss_and_backward(k.array(np.zeros((n, D))), parts, eps)
+    z = k.to_numpy(record[0].inputs[0])
+    assert z.shape == (2 * n, 1)
+    assert z.mean() == pytest.approx(mean, abs=6 * np.exp(log_var / 2) / np.sqrt(2 * n))
+    assert z.var() == pytest.approx(np.exp(log_var), rel=6 / np.sqrt(n))
+
+
+# The condition
+
+
+@pytest.mark.parametrize("condition", [condition for condition in CONDITIONS if condition != Classes(1)])
+def test_another_condition_gives_another_posterior_and_another_picture(device, condition):
+    model = build(device, condition)
+    x, c, _ = draw_data(0, model, 3)
+    other = {
+        Classes: lambda: (c + 1) % 3,
+        Vector: lambda: c + 1,
+        Parts: lambda: c | {"width": 1 - c["width"]},
+    }[type(condition)]()
+    assert (np.abs(model.encode(x, c)[0] - model.encode(x, other)[0]).max(axis=1) > 1e-3).all()
+    z = np.zeros((3, 2))
+    assert (np.abs(model.decode(z, c) - model.decode(z, other)).max(axis=(1, 2)) > 1e-3).all()
+
+
+def test_every_part_of_the_condition_moves_encoder_and_decoder(device):
+    model = build(device, MIXED)
+    x, c, _ = draw_data(0, model, 3)
+    for name, changed in (("digit", (c["digit"] + 1) % 3), ("style", c["style"] + 1), ("width", 1 - c["width"])):
+        other = c | {name: changed}
+        assert not np.allclose(model.encode(x, c)[0], model.encode(x, other)[0], atol=1e-3)
+        assert not np.allclose(model.decode(np.zeros((3, 2)), c), model.decode(np.zeros((3, 2)), other), atol=1e-3)
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=5), seed=seeds)
+def test_the_conditions_weights_get_their_gradients_in_encoder_and_decoder(device, labels, seed):
+    """The row of a label that occurs, and no other."""
+    model = build(device, seed=seed % 1000)
+    x, _, eps = draw_data(seed, model, len(labels))
+    _, grads = model.loss_and_gradients(x, labels, eps=eps)
+    for name, start in (("encoder.0.W", D), ("decoder.0.W", model.latent_dim)):
+        reached = np.abs(grads[name][start:]).max(axis=1) > 0
+        np.testing.assert_array_equal(reached, np.isin(range(3), labels), err_msg=name)
+
+
+@pytest.mark.parametrize(("network", "other"), [("encoder", "decoder"), ("decoder", "encoder")])
+def test_an_embedding_is_each_networks_own_and_gets_its_gradient_there(device, network, other):
+    model = build(device, Classes(3, embedding=2))
+    x, c, eps = draw_data(0, model, 4)
+    name = f"{network}.paths.1.E"
+    assert np.abs(model.loss_and_gradients(x, c, eps=eps)[1][name]).max() > 0
+    before = model.encode(x, c)[0], model.decode(np.zeros((4, 2)), c)
+    model.parameters[name] = model.kernels.to_numpy(model.parameters[name]) + 1
+    after = model.encode(x, c)[0], model.decode(np.zeros((4, 2)), c)
+    changed = [not np.allclose(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [network == "encoder", network == "decoder"]
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=5), seed=seeds)
+def test_labels_are_their_one_hot_rows_written_out(device, labels, seed):
+    gathered, written = (build(device, condition) for condition in (Classes(3), Vector(3)))
+    x, _, eps = draw_data(seed, gathered, len(labels))
+    losses, grads = gathered.loss_and_gradients(x, labels, eps=eps)
+    other_losses, other_grads = written.loss_and_gradients(x, np.eye(3)[labels], eps=eps)
+    assert losses == pytest.approx(other_losses, rel=1e-12)
+    for name, gradient in grads.items():
+        np.testing.assert_allclose(gradient, other_grads[name], rtol=1e-10, atol=1e-13)
+
+
+# What users call
+
+
+def test_pictures_come_in_the_data_space_and_in_the_order_that_was_asked_for(device):
+    for likelihood in LIKELIHOODS:
+        model = build(device, likelihood=likelihood)
+        x, c, _ = draw_data(0, model, 5)
+        z = np.random.default_rng(0).standard_normal((5, 2))
+        for images in (model.decode(z, c), model.generate(c, seed=1), model.reconstruct(x, c)):
+            assert isinstance(images, np.ndarray)
+            assert images.shape == (5, *SHAPE)
+            assert images.dtype == np.float64
+            assert images.min() >= 0
+            assert images.max() <= 1
+        np.testing.assert_allclose(model.decode(z[::-1], c[::-1]), model.decode(z, c)[::-1], rtol=1e-12)
+
+
+def test_a_reconstruction_is_the_decoded_posterior_mean(device):
+    model = build(device)
+    x, c, _ = draw_data(0, model, 5)
+    np.testing.assert_array_equal(model.reconstruct(x, c), model.decode(model.encode(x, c)[0], c))
+
+
+def test_generated_images_are_a_function_of_the_seed(device):
+    model = build(device)
+    np.testing.assert_array_equal(model.generate([0, 1, 2], seed=4), model.generate([0, 1, 2], seed=4))
+    assert not np.allclose(model.generate([0, 1, 2], seed=4), model.generate([0, 1, 2], seed=5))
+    same_label = model.generate([1, 1])
+    assert not np.allclose(same_label[0], same_label[1])
+
+
+def test_many_images_are_worked_on_in_batches_that_do_not_show(device):
+    model = build(device)
+    n = 2 * BATCH + 1
+    x, c, _ = draw_data(0, model, n)
+    whole, pictures = model.encode(x, c)[0], model.decode(np.tile([[0.1, 0.2]], (n, 1)), c)
+    for rows in (slice(BATCH - 1, BATCH + 1), slice(n - 1, n)):
+        np.testing.assert_allclose(model.encode(x[rows], c[rows])[0], whole[rows], rtol=1e-12)
+        np.testing.assert_allclose(
+            model.decode(np.tile([[0.1, 0.2]], (rows.stop - rows.start, 1)), c[rows]), pictures[rows], rtol=1e-12
+        )
+
+
+@given(n=st.integers(0, 50), size=st.integers(1, 9))
+def test_batches_cover_everything_once(n, size):
+    slices = list(batches(n, size))
+    assert [i for rows in slices for i in range(n)[rows]] == list(range(n))
+    assert all(0 < rows.stop - rows.start <= size for rows in slices)
+
+
+def test_what_a_user_was_handed_is_never_overwritten(device):
+    model = build(device)
+    x, c, eps = draw_data(0, model, 4)
+    held = [*model.encode(x, c), model.decode(np.zeros((4, 2)), c), *model.loss_and_gradients(x, c, eps=eps)[1].values()]
+    copies = [array.copy() for array in held]
+    other_x, other_c, other_eps = draw_data(1, model, 4)
+    model.encode(other_x, other_c)
+    model.decode(np.ones((4, 2)), other_c)
+    model.loss_and_gradients(other_x, other_c, eps=other_eps)
+    model.parameters.value[...] = 0
+    for array, copy in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_what_a_user_hands_in_is_left_as_it_is(device):
+    model = build(device, MIXED)
+    x, c, eps = draw_data(0, model, 4)
+    z = np.zeros((4, 2))
+    held = [x, eps, z, *c.values()]
+    copies = [array.copy() for array in held]
+    model.loss_and_gradients(x, c, eps=eps)
+    model.encode(x, c)
+    model.decode(z, c)
+    for array, copy in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_assigning_a_parameter_changes_the_model(device):
+    model = build(device)
+    x, c, _ = draw_data(0, model, 2)
+    before = model.encode(x, c)[0]
+    model.parameters["encoder.1.b"] = np.array([5.0, 0.0, 0.0, 0.0]) + model.kernels.to_numpy(model.parameters["encoder.1.b"])
+    np.testing.assert_allclose(model.encode(x, c)[0] - before, [[5, 0], [5, 0]], atol=1e-12)
+
+
+def test_float32_follows_float64_to_its_own_rounding(device):
+    exact, single = (build(device, MIXED, dtype=dtype) for dtype in ("float64", "float32"))
+    for name, value in exact.parameters.items():
+        single.parameters[name] = value
+    x, c, eps = draw_data(0, exact, 6)
+    losses, grads = exact.loss_and_gradients(x, c, eps=eps)
+    rounded, rounded_grads = single.loss_and_gradients(x, c, eps=eps)
+    assert rounded == pytest.approx(losses, rel=1e-5)
+    for name, gradient in grads.items():
+        assert rounded_grads[name].dtype == np.float32
+        np.testing.assert_allclose(rounded_grads[name], gradient, atol=1e-5 * np.abs(gradient).max(), err_msg=name)
+
+
+def test_bytes_and_the_floats_that_they_stand_for_are_the_same_images(device):
+    model = build(device)
+    _, c, eps = draw_data(0, model, 3)
+    x = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
+    as_bytes, as_floats = (model.loss_and_gradients(images, c, eps=eps)[0] for images in (x, x / 255))
+    assert as_bytes == pytest.approx(as_floats, rel=1e-13)
+
+
+# Noise
+
+
+def test_noise_may_be_given_or_drawn(device):
+    model = build(device)
+    x, c, eps = draw_data(0, model, 3)
+    flat, stacked = (model.loss_and_gradients(x, c, eps=e)[0] for e in (eps[0], eps))
+    assert flat == stacked
+    drawn = model.loss_and_gradients(x, c, seed=7)[0]
+    assert drawn == model.loss_and_gradients(x, c, eps=model.noise(3, 7, Purpose.TRAIN))[0]
+    assert drawn != model.loss_and_gradients(x, c, seed=8)[0]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_noise_of_another_shape_is_refused(samples):
+    model = build(objective=ELBO(samples=samples))
+    x, c, eps = draw_data(0, model, 2)
+    wrong = [eps[:, :1], eps[..., :1], eps[0, 0], np.zeros((samples + 1, 2, 2)), np.zeros(())]
+    for noise in [*wrong, eps[0]] if samples > 1 else wrong:
+        with pytest.raises(ValueError, match=rf"^eps: expected shape \({samples}, 2, 2\)"):
+            model.loss_and_gradients(x, c, eps=noise)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="^eps: expected finite numbers, got NaN or infinity"):
+            model.loss_and_gradients(x, c, eps=np.full(eps.shape, bad))
+
+
+def test_the_noise_of_each_purpose_epoch_and_step_is_another():
+    model = build()
+    drawn = [
+        model.noise(2, seed, purpose, epoch, step)
+        for seed, purpose, epoch, step in [
+            (0, Purpose.TRAIN, 0, 0),
+            (1, Purpose.TRAIN, 0, 0),
+            (0, Purpose.EVALUATE, 0, 0),
+            (0, Purpose.TRAIN, 1, 0),
+            (0, Purpose.TRAIN, 0, 1),
+        ]
+    ]
+    assert len({eps.tobytes() for eps in drawn}) == len(drawn)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("call", ["encode", "reconstruct", "loss_and_gradients", "evaluate", "fit"])
+@pytest.mark.parametrize(
+    ("x", "c", "error", "message"),
+    [
+        (np.zeros((2, *SHAPE)), [0, 3], ValueError, "c: expected labels 0 to 2, got 3 at index 1"),
+        (np.zeros((2, *SHAPE)), [0, 1, 2], ValueError, "c: expected one entry for each of the 2 examples of x, got 3"),
+        (np.zeros((2, *SHAPE)), [0], ValueError, "c: expected one entry for each of the 2 examples of x, got 1"),
+        (np.full((2, *SHAPE), np.nan), [0, 1], ValueError, r"x: expected floats in \[0, 1\], got .*NaN"),
+        (np.zeros((2, 3, 3)), [0, 1], ValueError, r"x: expected images of shape \(n, 6\) or \(n, 2, 3\)"),
+        (np.zeros((0, *SHAPE)), [], ValueError, "x: expected at least one image, got none"),
+        (np.zeros((2, *SHAPE)), [0.0, 1.0], TypeError, "c: expected integer labels"),
+    ],
+)
+def test_wrong_data_is_refused_by_every_call(call, x, c, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        getattr(build(), call)(x, c)
+
+
+@pytest.mark.parametrize(
+    ("z", "c", "message"),
+    [
+        (np.zeros((2, 3)), [0, 1], r"z: expected shape \(n, 2\) with n >= 1, got shape \(2, 3\)"),
+        (np.zeros((2, 2)), [0], "c: expected one entry for each of the 2 examples of z, got 1"),
+        (np.zeros((1, 2)), [3], "c: expected labels 0 to 2, got 3"),
+        ([[np.inf, 0]], [0], "z: expected finite numbers"),
+        (np.zeros((0, 2)), np.zeros(0, int), "z: expected shape"),
+    ],
+)
+def test_wrong_latents_are_refused(z, c, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build().decode(z, c)
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros(0, np.int64)])
+def test_generating_nothing_is_refused(nothing):
+    with pytest.raises(ValueError, match="^c: expected at least one condition, got none"):
+        build().generate(nothing)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_wrong_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match="^seed: expected 0 <= seed"):
+        build().generate([0], seed=seed)
+    with pytest.raises(ValueError, match="^seed: "):
+        build(seed=0).loss_and_gradients(np.zeros((1, D)), [0], seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"dtype": "float16"}, ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
+        ({"dtype": np.float32}, ValueError, "dtype: "),
+        ({"device": "gpu"}, ValueError, "device: expected one of numpy, cpu, cuda, got 'gpu'"),
+        ({"latent_dim": 0}, ValueError, "latent_dim: expected at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, error, message):
+    networks = Dense(D + 3, 4), Dense(2 + 3, D)
+    with pytest.raises(error, match=f"^{message}"):
+        CVAE(*networks, Classes(3), **{"latent_dim": 2, "image_shape": SHAPE} | settings)
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("condition", [Classes(3), Vector(3)])
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "name"),
+    [
+        (Dense(D + 2, 4), Dense(5, D), "encoder"),
+        (Dense(D + 4, 4), Dense(5, D), "encoder"),
+        (Dense(D, 4), Dense(5, D), "encoder"),
+        (Dense(D + 3, 3), Dense(5, D), "encoder"),
+        (Dense(D + 3, 4), Dense(4, D), "decoder"),
+        (Dense(D + 3, 4), Dense(6, D), "decoder"),
+        (Dense(D + 3, 4), Dense(5, D + 1), "decoder"),
+        (Embedding(3, 4), Dense(5, D), "encoder"),
+        (Pathways([None], Dense(D, 4)), Dense(5, D), "encoder"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_it_is_trained(device, condition, encoder, decoder, name):
+    """With weights too narrow for its labels a compiled gather would read beyond them; too wide, some never train."""
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        CVAE(encoder, decoder, condition, latent_dim=2, image_shape=SHAPE, device=device)
+
+
+def test_a_device_that_is_not_there_is_said_to_be_missing(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(RuntimeError, match="device 'cuda': CuPy is not installed"):
+        build("cuda")
+
+
+def test_a_layer_that_stands_in_both_networks_is_refused_or_counted_once(tmp_path):
+    """Shared weights: a model that says yes to them has to survive being saved."""
+    import minicvae as mc
+
+    shared = Embedding(3, 2)
+    try:
+        model = CVAE(
+            Pathways([None, shared], Dense(D + 2, 4)),
+            Pathways([None, shared], Dense(2 + 2, D)),
+            Classes(3, embedding=2),
+            latent_dim=2,
+            image_shape=SHAPE,
+        )
+    except ValueError:
+        return
+    assert model.parameters.size == sum(value.size for value in model.parameters.values())
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(mc.load(tmp_path / "m").generate([1]), model.generate([1]))
+
+
+class Twice(Layer):
+    """A layer of a user's own that runs another twice: y = f(x) + f(-x)."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def children(self):
+        yield "inner", self.inner
+
+    def forward(self, x, *c):
+        y, backward = self.inner.forward(x, *c)
+        other, other_backward = self.inner.forward(-x, *c)
+
+        def both(dy, need_dx=True):
+            dx, minus_dx = (b(dy, need_dx=True)[0] for b in (backward, other_backward))
+            return dx - minus_dx, *(None for _ in c)
+
+        return y + other, both
+
+
+def test_a_network_that_runs_its_layers_twice_in_a_step_has_the_right_gradient(host):
+    model = CVAE(
+        Twice(Dense(D + 3, 4, "tanh")),
+        Twice(Dense(2 + 3, D, "tanh")),
+        Classes(3),
+        latent_dim=2,
+        image_shape=SHAPE,
+        dtype="float64",
+        device=host.name,
+    )
+    x, c, eps = draw_data(0, model, 3)
+    check_model(model, x, c, eps=eps).raise_for_failure()

@@ -1,0 +1,108 @@
+"""Early stopping by itself: when it stops, what it keeps, and what it asks for."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicvae.callbacks import Callback, EarlyStopping, ProgressBar, active
+from minicvae.kernels import load
+from minicvae.parameters import Parameter, Parameters
+
+
+class Model:
+    """As much of a model as a callback touches: one weight, which says in which epoch it was."""
+
+    def __init__(self):
+        self.parameters = Parameters([("w", Parameter((1,), "zeros"))], load("numpy"), "float64")
+
+
+def follow(stopping, losses, name="val_loss"):
+    """(epochs that ran, the weight in the end) of a training with these losses."""
+    model = Model()
+    stopping.on_train_begin(model, None)
+    for epoch, loss in enumerate(losses):
+        model.parameters["w"] = np.array([float(epoch)])
+        if stopping.on_epoch_end(model, epoch, {name: loss}):
+            break
+    stopping.on_train_end(model, None)
+    return epoch + 1, model.parameters["w"].item()
+
+
+@given(losses=st.lists(st.integers(0, 5).map(float), min_size=1, max_size=12), patience=st.integers(1, 4))
+def test_it_stops_when_patience_epochs_have_passed_since_the_best_and_keeps_that_one(losses, patience):
+    epochs, weight = follow(EarlyStopping(patience), losses)
+    seen = losses[:epochs]
+    best = int(np.argmin(seen))  # the first of equals: no fall is no progress
+    assert weight == best
+    assert epochs == min(len(losses), best + 1 + patience) or epochs == len(losses)
+    for earlier in range(1, epochs):
+        assert earlier - 1 - int(np.argmin(losses[:earlier])) < patience
+
+
+def test_a_fall_of_less_than_min_delta_is_no_progress():
+    losses = [10.0, 9.95, 9.85, 9.82, 9.0]
+    assert follow(EarlyStopping(2, min_delta=0.1), losses) == (5, 4)
+    assert follow(EarlyStopping(1, min_delta=0.1), losses) == (2, 0)
+
+
+def test_another_number_can_be_watched():
+    assert follow(EarlyStopping(1, monitor="kl"), [3.0, 1.0, 2.0], "kl") == (3, 1)
+
+
+def test_losses_that_are_no_numbers_are_never_the_best():
+    assert follow(EarlyStopping(2), [5.0, math.nan, math.nan, 1.0]) == (3, 0)
+
+
+def test_a_second_training_starts_afresh():
+    stopping = EarlyStopping(1)
+    assert follow(stopping, [1.0, 2.0]) == (2, 0)
+    assert follow(stopping, [9.0, 8.0, 7.0]) == (3, 2)
+
+
+def test_the_weights_that_are_kept_are_a_copy():
+    model, stopping = Model(), EarlyStopping()
+    stopping.on_train_begin(model, None)
+    stopping.on_epoch_end(model, 0, {"val_loss": 1.0})
+    model.parameters.value[...] = 7
+    stopping.on_train_end(model, None)
+    assert model.parameters["w"] == 0
+
+
+def test_before_the_first_epoch_there_is_nothing_to_put_back():
+    model, stopping = Model(), EarlyStopping()
+    stopping.on_train_begin(model, None)
+    model.parameters.value[...] = 7
+    stopping.on_train_end(model, None)
+    assert model.parameters["w"] == 7
+
+
+def test_a_number_that_is_not_there_is_asked_for():
+    stopping = EarlyStopping()
+    stopping.on_train_begin(Model(), None)
+    with pytest.raises(ValueError, match=r"^monitor: expected one of loss, kl, got 'val_loss' .*validation_data"):
+        stopping.on_epoch_end(Model(), 0, {"loss": 1.0, "kl": 2.0})
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_patience_below_one_epoch_is_refused(patience):
+    with pytest.raises(ValueError, match=f"^patience: expected at least 1 epoch, got {patience}"):
+        EarlyStopping(patience)
+
+
+def test_the_base_does_nothing():
+    callback = Callback()
+    callback.on_train_begin(None, None)
+    callback.on_step_end(0, 0, None)
+    assert callback.on_epoch_end(None, 0, {}) is None
+    callback.on_train_end(None, None)
+
+
+def test_the_bar_is_the_last_of_the_callbacks_and_only_where_it_is_wanted():
+    mine = Callback()
+    assert active((mine,), verbose=0) == [mine]
+    first, bar = active((mine,), verbose=1)
+    assert first is mine
+    assert isinstance(bar, ProgressBar)

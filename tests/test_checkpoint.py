@@ -1,0 +1,153 @@
+"""Files whole or not at all, and what is said of files that are not ours."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from minicvae.checkpoint import FORMAT, read, whole_file, write
+
+CONFIG = {"preset": None, "numbers": [1, 2.5], "nested": {"name": "ä"}}
+
+
+def tensors():
+    rng = np.random.default_rng(0)
+    return {"a.W": rng.standard_normal((3, 4)).astype("f4"), "a.b": rng.standard_normal(4), "c": np.array([np.nan, -0.0])}
+
+
+@pytest.fixture
+def path(tmp_path):
+    write(tmp_path / "model.safetensors", CONFIG, tensors().items())
+    return tmp_path / "model.safetensors"
+
+
+def test_everything_comes_back_bit_for_bit(path):
+    for name in (path, str(path)):
+        config, weights = read(name)
+        assert config == CONFIG
+        assert weights.keys() == tensors().keys()
+        for key, value in tensors().items():
+            assert weights[key].dtype == value.dtype
+            assert weights[key].tobytes() == value.tobytes()
+
+
+def test_views_are_written_as_what_they_show(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    write(tmp_path / "m", {}, [("t", array.T), ("s", array[:, ::2])])
+    _, weights = read(tmp_path / "m")
+    np.testing.assert_array_equal(weights["t"], array.T)
+    np.testing.assert_array_equal(weights["s"], array[:, ::2])
+
+
+def test_any_reader_of_safetensors_can_read_it(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        assert json.loads(file.metadata()["config"]) == CONFIG
+
+
+# Whole or not at all
+
+
+def test_a_block_that_breaks_off_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    for error in (RuntimeError, KeyboardInterrupt, MemoryError):
+        with pytest.raises(error), whole_file(target) as temporary:
+            temporary.write_text("half of the new")
+            assert target.read_text() == "old"
+            raise error
+        assert target.read_text() == "old"
+        assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_block_that_breaks_off_leaves_no_file_where_there_was_none(tmp_path):
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "new" / "file.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_tensors_that_cannot_be_read_leave_the_old_model(path):
+    def broken():
+        yield from tensors().items()
+        raise OSError("the device is gone")
+
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="the device is gone"):
+        write(path, {}, broken())
+    with pytest.raises(TypeError):
+        write(path, {"config": object()}, tensors().items())
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+    target = tmp_path / "deep" / "er" / "file.txt"
+    with whole_file(str(target)) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+        assert temporary.parent == target.parent  # a rename within one file system
+        assert temporary.suffix == target.suffix
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["file.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_the_file_has_the_mode_that_any_other_new_file_would_have(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "file") as temporary:
+            temporary.write_text("x")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+# Files that are not ours
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="^path: there is no model file .*nothing"):
+        read(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n" * 50, b"\xff" * 64, b"{}", bytes(1000)])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    foreign = tmp_path / "model.safetensors"
+    foreign.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a model file, or is damaged"):
+        read(foreign)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_cut_anywhere_is_refused(path, data):
+    content = path.read_bytes()
+    cut = path.with_name("cut.safetensors")
+    cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ValueError, match=r"cut\.safetensors is not a model file, or is damaged"):
+        read(cut)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {}, {"format": "pt"}, {"format": "minicvae model 0", "config": "{}"}, {"config": "{}"}],
+)
+def test_somebody_elses_tensors_are_refused(tmp_path, metadata):
+    save_file({"w": np.ones(3)}, tmp_path / "other", metadata=metadata)
+    with pytest.raises(ValueError, match=f"other is no minicvae model: expected format '{FORMAT}', got "):
+        read(tmp_path / "other")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"config": "{"}, {"config": ""}])
+def test_a_model_without_its_configuration_is_refused(tmp_path, metadata):
+    save_file({"w": np.ones(3)}, tmp_path / "bare", metadata={"format": FORMAT} | metadata)
+    with pytest.raises(ValueError, match="bare"):
+        read(tmp_path / "bare")

@@ -1,0 +1,129 @@
+"""The ELBO: its two terms, beta, free bits on both sides of the threshold, and the gradient of all that."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from minicvae.gradcheck import assert_gradients
+from minicvae.kernels import load
+from minicvae.objectives import ELBO
+
+seeds = st.integers(0, 2**32 - 1)
+# The complex step would have every kernel compiled anew for complex numbers.
+DIFFERENCES = {"method": "differences", "max_left_out": 0.0}
+sizes = st.integers(1, 5)
+betas = st.sampled_from([0.0, 0.25, 1.0, 4.0])
+
+
+def terms(seed, samples, n, l, least=0.0):
+    """nll (s, n) and kl (n, l), the latter at least `least`."""
+    rng = np.random.default_rng(seed)
+    return 10 * rng.standard_normal((samples, n)), least + 2 * rng.random((n, l))
+
+
+def as_function(objective, kernels, beta=None):
+    """The loss and its backward as a function of nll and kl, for the checker."""
+
+    def forward(nll, kl):
+        losses, backward = objective.forward(kernels, nll, kl, beta)
+        return losses.loss, lambda dloss: tuple(dloss * gradient for gradient in backward())
+
+    return forward
+
+
+@given(samples=sizes, n=sizes, l=sizes, beta=betas, seed=seeds)
+def test_the_loss_is_the_mean_reconstruction_and_beta_times_the_summed_kl(host, samples, n, l, beta, seed):
+    nll, kl = terms(seed, samples, n, l)
+    losses, _ = ELBO(beta).forward(host, nll, kl)
+    assert losses.reconstruction == pytest.approx(sum(nll.ravel()) / (samples * n), abs=1e-12)
+    assert losses.kl == pytest.approx(sum(kl.ravel()) / n, abs=1e-12)
+    assert losses.loss == pytest.approx(losses.reconstruction + beta * losses.kl, abs=1e-12)
+    assert all(type(value) is float for value in losses)
+
+
+@given(samples=sizes, n=sizes, l=sizes, beta=betas, annealed=st.one_of(st.none(), betas), seed=seeds)
+def test_the_gradient_is_the_slope(host, samples, n, l, beta, annealed, seed):
+    nll, kl = terms(seed, samples, n, l)
+    weight = beta if annealed is None else annealed
+    vanishing = () if weight else ("kl",)
+    assert_gradients(as_function(ELBO(beta), host, annealed), (nll, kl), vanishing=vanishing, **DIFFERENCES)
+
+
+@given(samples=sizes, n=sizes, l=sizes, free_bits=st.floats(0.1, 2), beta=st.sampled_from([0.5, 1.0]), seed=seeds)
+def test_with_free_bits_the_gradient_is_the_slope_on_both_sides_of_the_threshold(
+    host, samples, n, l, free_bits, beta, seed
+):
+    nll, kl = terms(seed, samples, n, l)
+    means = kl.mean(axis=0)
+    assume(np.abs(means - free_bits).min() > 0.01)
+    vanishing = ("kl",) if (means < free_bits).all() else ()
+    assert_gradients(as_function(ELBO(beta, free_bits=free_bits), host), (nll, kl), vanishing=vanishing, method="differences")
+
+
+def test_a_dimension_below_its_free_bits_costs_them_and_gets_no_gradient(host):
+    kl = np.array([[0.1, 2.0, 0.25], [0.3, 4.0, 0.75]])  # means 0.2, 3 and exactly the threshold
+    losses, backward = ELBO(2.0, free_bits=0.5).forward(host, np.zeros((1, 2)), kl)
+    assert losses.kl == pytest.approx(3.7)  # as it is: what is reported is the KL, not the penalty
+    assert losses.loss == pytest.approx(2 * (0.5 + 3.0 + 0.5))
+    dnll, dkl = backward()
+    np.testing.assert_allclose(dkl, [[0, 1, 0], [0, 1, 0]])
+    np.testing.assert_allclose(dnll, [[0.5, 0.5]])
+
+
+@given(n=sizes, l=sizes, seed=seeds)
+def test_an_estimated_kl_below_zero_counts_as_it_is(host, n, l, seed):
+    """A Monte Carlo estimate may be negative; without free bits nothing bounds it from below."""
+    nll, kl = terms(seed, 1, n, l, least=-3.0)
+    objective = ELBO(kl="monte_carlo")
+    losses, _ = objective.forward(host, nll, kl)
+    assert losses.loss == pytest.approx(nll.mean() + kl.sum() / n)
+    assert_gradients(as_function(objective, host), (nll, kl), linear=True, **DIFFERENCES)
+
+
+@given(n=sizes, l=sizes, samples=sizes, seed=seeds)
+def test_the_divergence_is_the_one_that_was_asked_for(host, n, l, samples, seed):
+    rng = np.random.default_rng(seed)
+    mean, log_var, eps = rng.standard_normal((n, l)), rng.standard_normal((n, l)), rng.standard_normal((samples, n, l))
+    closed, _ = ELBO().divergence(host, mean, log_var, eps)
+    np.testing.assert_array_equal(closed, host.kl_standard(mean, log_var)[0])
+    estimate, _ = ELBO(kl="monte_carlo", samples=samples).divergence(host, mean, log_var, eps)
+    np.testing.assert_array_equal(estimate, host.kl_monte_carlo(mean, log_var, eps)[0])
+
+
+def test_the_backward_runs_once():
+    _, backward = ELBO().forward(load("numpy"), np.ones((1, 2)), np.ones((2, 1)))
+    backward()
+    with pytest.raises(RuntimeError, match="called twice"):
+        backward()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_its_gradients_have_the_type_of_the_terms(kernels, dtype):
+    nll, kl = kernels.array(np.ones((2, 3)), dtype), kernels.array(np.ones((3, 2)), dtype)
+    for beta in (None, 0.3, np.float64(0.3)):
+        _, backward = ELBO(free_bits=0.5).forward(kernels, nll, kl, beta)
+        assert [str(gradient.dtype) for gradient in backward()] == [dtype, dtype]
+
+
+def test_all_samples_are_decoded_unless_it_is_said_how_many():
+    assert [ELBO(samples=5, decoded=d).used for d in (0, 1, 5)] == [5, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta": -1}, "beta: expected a number of at least 0, got -1"),
+        ({"beta": np.nan}, "beta: "),
+        ({"beta": np.inf}, "beta: "),
+        ({"kl": "exact"}, "kl: expected 'closed' or 'monte_carlo', got 'exact'"),
+        ({"samples": 0}, "samples, decoded: expected samples >= 1, 0 <= decoded <= samples, got 0, 0"),
+        ({"samples": 2, "decoded": 3}, "samples, decoded: "),
+        ({"samples": 2, "decoded": -1}, "samples, decoded: "),
+        ({"free_bits": -0.1}, "free_bits: expected a number of at least 0, got -0.1"),
+        ({"free_bits": np.nan}, "free_bits: "),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ELBO(**settings)

@@ -1,0 +1,598 @@
+"""The training loop: repeatable, interruptible, and plain about what went wrong."""
+
+import signal
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minicvae as mc
+from minicvae.callbacks import Callback, EarlyStopping
+from minicvae.conditions import Classes, Vector
+from minicvae.layers import Dense
+from minicvae.objectives import ELBO
+from minicvae.optimizers import SGD, AdamW
+from minicvae.schedules import Constant, Cyclical, Linear
+from minicvae.training import History, NonFiniteError, Plan, fit
+
+SIDE = 4
+
+
+def small(device="cpu", **overrides):
+    sizes = {"image_shape": (SIDE, SIDE), "encoder_widths": (8,), "decoder_widths": (8,), "latent_dim": 2}
+    return mc.build("mlp", device=device, **sizes | overrides)
+
+
+def digits(n=24, seed=0):
+    """(x uint8, c): stripes whose place is the class, with noise, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    c = rng.integers(0, 10, n)
+    x = rng.integers(0, 60, (n, SIDE, SIDE), np.uint8)
+    x[np.arange(n), c % SIDE] = 220
+    return x, c
+
+
+def weights(model):
+    return model.kernels.to_numpy(model.parameters.value)
+
+
+def run(model, data=None, **settings):
+    x, c = data or digits()
+    return model.fit(x, c, **{"epochs": 2, "batch_size": 8, "verbose": 0} | settings)
+
+
+class Diary(Callback):
+    """Writes down everything that it is told, in order; `at` maps (epoch, step) to something to do there."""
+
+    def __init__(self, at=None):
+        self.at = at or {}
+        self.entries, self.losses = [], []
+
+    def on_train_begin(self, model, plan):
+        self.entries.append(("begin", plan))
+        self.model = model
+
+    def on_step_end(self, epoch, step, losses):
+        self.entries.append(("step", epoch, step))
+        self.losses.append(losses)
+        if (epoch, step) in self.at:
+            self.at[epoch, step](self.model)
+
+    def on_epoch_end(self, model, epoch, logs):
+        self.entries.append(("epoch", epoch, sorted(logs)))
+
+    def on_train_end(self, model, history):
+        self.entries.append(("end", history.stopped))
+
+
+# The same seed is the same run
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(device):
+    first, second, third = (small(device) for _ in range(3))
+    histories = [run(first, seed=5), run(second, seed=5), run(third, seed=6)]
+    assert weights(first).tobytes() == weights(second).tobytes()
+    assert not np.array_equal(weights(first), weights(third))
+    for name in ("loss", "reconstruction", "kl"):
+        assert histories[0].history[name] == histories[1].history[name]
+
+
+def test_numpy_and_cpu_have_the_same_losses_through_a_hundred_steps():
+    rng = np.random.default_rng(0)
+    x, c = rng.integers(0, 256, (320, 28, 28), np.uint8), rng.integers(0, 10, 320)
+    losses = []
+    for device in ("numpy", "cpu"):
+        diary = Diary()
+        model = mc.build("mlp", device=device, encoder_widths=(64, 64), decoder_widths=(64, 64))
+        model.fit(x, c, epochs=10, batch_size=32, callbacks=[diary], verbose=0)
+        losses.append(np.array(diary.losses))
+    assert losses[0].shape == (100, 3)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_bytes_and_floats_are_the_same_run(device):
+    x, c = digits()
+    by_type = []
+    for images in (x, x.astype(np.float32) / 255, x / 255, x.reshape(-1, SIDE * SIDE), x[..., None]):
+        model = small(device, dtype="float64")
+        run(model, (images, c), epochs=3)
+        by_type.append(weights(model))
+    for other, rtol in zip(by_type[1:], (1e-4, 1e-9, 0, 0), strict=True):  # float32 pixels are rounded
+        np.testing.assert_allclose(other, by_type[0], rtol=rtol, atol=rtol)
+
+
+def test_the_order_of_a_dict_of_conditions_and_the_layout_of_arrays_do_not_matter():
+    x, c = digits()
+    c64 = np.repeat(c, 2)[::2]
+    turned = np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0)
+    one, other = small(), small()
+    run(one, (x, c.astype(np.uint8)))
+    run(other, (turned, c64.tolist()))
+    np.testing.assert_array_equal(weights(one), weights(other))
+
+
+def test_every_epoch_takes_every_example_once_and_in_an_order_of_its_own(monkeypatch):
+    model, seen = small("numpy"), []
+    gather = model.kernels.gather
+
+    def noted(images, index, dtype):
+        seen.append(np.array(index))
+        return gather(images, index, dtype)
+
+    monkeypatch.setattr(model.kernels, "gather", noted)
+    run(model, digits(10), epochs=3, batch_size=4)
+    assert [len(index) for index in seen] == [4, 4, 2] * 3
+    epochs = [np.concatenate(seen[i : i + 3]) for i in (0, 3, 6)]
+    for order in epochs:
+        np.testing.assert_array_equal(np.sort(order), np.arange(10))
+    assert len({order.tobytes() for order in epochs}) == 3
+
+
+def test_training_learns(device):
+    model = small(device)
+    history = run(model, digits(200), epochs=15, batch_size=20, learning_rate=1e-2).history
+    assert history["loss"][-1] < 0.85 * history["loss"][0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 24, 1000])
+def test_any_batch_size_does(device, batch_size):
+    diary = Diary()
+    run(small(device), epochs=1, batch_size=batch_size, callbacks=[diary])
+    steps = -(-24 // batch_size)
+    assert diary.entries[0] == ("begin", Plan(1, steps, batch_size))
+    assert [entry for entry in diary.entries if entry[0] == "step"] == [("step", 0, i) for i in range(steps)]
+
+
+def test_training_continues_where_it_stopped():
+    model = small()
+    run(model, epochs=1, optimizer="sgd")
+    between = weights(model)
+    run(model, epochs=1, optimizer="sgd", seed=1)
+    assert not np.array_equal(weights(model), between)
+
+
+# History
+
+
+def test_the_history_has_a_number_an_epoch_for_every_name():
+    history = run(small(), epochs=3, validation_data=digits(10, seed=1), learning_rate=0.01)
+    names = {"loss", "reconstruction", "kl"}
+    assert set(history.history) == names | {f"val_{n}" for n in names} | {"learning_rate", "beta", "seconds"}
+    assert all(len(values) == 3 for values in history.history.values())
+    assert all(type(v) is float for values in history.history.values() for v in values)
+    assert history.epochs == 3
+    assert history.stopped == "epochs"
+    assert history.history["learning_rate"] == [0.01] * 3
+    assert all(seconds > 0 for seconds in history.history["seconds"])
+    assert not any(name.startswith("val_") for name in run(small()).history)
+
+
+@settings(max_examples=10)
+@given(n=st.integers(1, 12), batch_size=st.integers(1, 5), beta=st.sampled_from([0.0, 0.5, 1.0]))
+def test_an_epochs_loss_is_the_mean_over_its_examples(n, batch_size, beta):
+    """The last batch may be smaller, and counts for less."""
+    diary = Diary()
+    history = run(small(beta=beta), digits(n), epochs=1, batch_size=batch_size, callbacks=[diary]).history
+    sizes = [len(rows) for rows in np.split(np.arange(n), range(batch_size, n, batch_size))]
+    expected = np.average(np.array(diary.losses), axis=0, weights=sizes)
+    found = [history[name][0] for name in ("loss", "reconstruction", "kl")]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[0] == pytest.approx(found[1] + beta * found[2], rel=1e-6)
+
+
+def test_validation_is_what_evaluate_says_after_the_epoch(device):
+    model, validation = small(device), digits(10, seed=1)
+    history = run(model, validation_data=validation).history
+    for name, value in model.evaluate(*validation).items():
+        assert history[f"val_{name}"][-1] == value
+
+
+def test_validation_does_not_disturb_the_training():
+    with_it, without = small(), small()
+    run(with_it, validation_data=digits(10, seed=1))
+    run(without)
+    np.testing.assert_array_equal(weights(with_it), weights(without))
+
+
+# Schedules, optimisers, clipping
+
+
+def test_beta_follows_its_schedule(device):
+    schedule, diary = Cyclical(0.0, 2.0, cycles=2), Diary()
+    history = run(small(device), epochs=4, beta=schedule, callbacks=[diary]).history
+    betas = [schedule(step / 12) for step in range(12)]
+    for losses, beta in zip(diary.losses, betas, strict=True):
+        assert losses.loss == pytest.approx(losses.reconstruction + beta * losses.kl, rel=1e-5)
+    assert history["beta"] == betas[2::3]
+
+
+def test_a_fixed_beta_takes_the_place_of_the_objectives():
+    one, other = small(beta=3.0), small()
+    run(one)
+    run(other, beta=3.0)
+    np.testing.assert_array_equal(weights(one), weights(other))
+
+
+def test_the_learning_rate_follows_its_schedule():
+    history = run(small(), epochs=3, learning_rate=Linear(0.1, 0.0)).history
+    assert history["learning_rate"] == pytest.approx([0.1 * (1 - step / 9) for step in (2, 5, 8)])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", SGD(0.9, nesterov=True), AdamW(weight_decay=0.1)])
+def test_a_rate_of_zero_moves_nothing(optimizer):
+    model = small()
+    before = weights(model)
+    run(model, learning_rate=0, optimizer=optimizer)
+    np.testing.assert_array_equal(weights(model), before)
+
+
+def test_a_step_of_sgd_is_the_rate_against_the_gradient(device):
+    """One step by hand: the batch is the whole set, in the order and with the noise of the seed."""
+    from minicvae.randomness import Purpose, generator
+
+    x, c = digits(6)
+    model, twin = small(device, dtype="float64"), small(device, dtype="float64")
+    run(model, (x, c), epochs=1, optimizer="sgd", learning_rate=0.1, seed=3)
+    order = generator(3, Purpose.SHUFFLE, 0).permutation(6)
+    _, grads = twin.loss_and_gradients(x[order], c[order], eps=twin.noise(6, 3, Purpose.TRAIN))
+    for name, gradient in grads.items():
+        moved = twin.kernels.to_numpy(twin.parameters[name]) - 0.1 * gradient
+        np.testing.assert_allclose(model.kernels.to_numpy(model.parameters[name]), moved, rtol=1e-9, atol=1e-12)
+
+
+def test_no_step_is_longer_than_the_clipped_gradient_allows(device):
+    model, limit = small(device, dtype="float64"), 0.01
+    steps = [weights(model)]
+    diary = Diary({(0, i): lambda model: steps.append(weights(model)) for i in range(3)})
+    run(model, epochs=1, optimizer="sgd", learning_rate=1.0, clip_norm=limit, callbacks=[diary])
+    lengths = np.linalg.norm(np.diff(steps, axis=0), axis=1)
+    np.testing.assert_allclose(lengths, limit, rtol=1e-9)  # the gradients are longer than the limit
+
+
+# Callbacks
+
+
+def test_callbacks_are_told_everything_in_order():
+    diary, second = Diary(), Diary()
+    run(small(), digits(10), callbacks=[diary, second], validation_data=digits(3), batch_size=4)
+    logs = sorted(["beta", "kl", "learning_rate", "loss", "reconstruction", "seconds", "val_kl", "val_loss", "val_reconstruction"])
+    expected = [("begin", Plan(2, 3, 4))]
+    for epoch in range(2):
+        expected += [("step", epoch, step) for step in range(3)] + [("epoch", epoch, logs)]
+    assert diary.entries == second.entries == [*expected, ("end", "epochs")]
+
+
+def test_a_callback_may_end_the_training_and_all_others_still_hear_of_the_epoch():
+    class Enough(Callback):
+        def on_epoch_end(self, model, epoch, logs):
+            return epoch == 1
+
+    before, after = Diary(), Diary()
+    history = run(small(), epochs=5, callbacks=[before, Enough(), after])
+    assert history.epochs == 2
+    assert history.stopped == "early"
+    assert before.entries == after.entries
+    assert before.entries[-1] == ("end", "early")
+
+
+def test_a_callback_may_use_the_model_without_disturbing_its_training(device):
+    def look(model):
+        model.generate([1, 2])
+        model.evaluate(*digits(5))
+        model.loss_and_gradients(*digits(3), seed=1)
+
+    watched, alone = small(device), small(device)
+    run(watched, callbacks=[Diary({(0, 0): look, (1, 1): look})])
+    run(alone)
+    np.testing.assert_array_equal(weights(watched), weights(alone))
+
+
+def test_early_stopping_puts_the_best_weights_back(device):
+    model, validation = small(device), digits(12, seed=1)
+    rate = Linear(0.0, 5.0)  # ever larger steps, so that the best epoch is not the last
+    history = run(
+        model, epochs=12, learning_rate=rate, optimizer="sgd", clip_norm=1.0, validation_data=validation, early_stopping=3
+    )
+    losses = history.history["val_loss"]
+    best = int(np.argmin(losses))
+    assert history.stopped == "early"
+    assert len(losses) == best + 1 + 3
+    assert model.evaluate(*validation)["loss"] == losses[best]
+
+
+def test_early_stopping_puts_the_best_weights_back_though_all_epochs_are_done():
+    model, validation = small(), digits(12, seed=1)
+    stopping = EarlyStopping(100)
+    history = run(
+        model,
+        epochs=6,
+        learning_rate=Linear(0.0, 5.0),
+        optimizer="sgd",
+        clip_norm=1.0,
+        validation_data=validation,
+        early_stopping=stopping,
+    )
+    losses = history.history["val_loss"]
+    assert history.stopped == "epochs"
+    assert stopping.best_epoch == np.argmin(losses) < 5
+    assert model.evaluate(*validation)["loss"] == min(losses) == stopping.best
+
+
+def test_early_stopping_that_cannot_see_its_number_is_refused_before_anything_is_trained():
+    model = small()
+    before = weights(model)
+    with pytest.raises(ValueError, match="validation_data"):
+        run(model, early_stopping=2)
+    np.testing.assert_array_equal(weights(model), before)
+
+
+def test_the_progress_bar_prints_a_line_for_every_epoch(capsys):
+    run(small(), epochs=2, verbose=1, validation_data=digits(5))
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert len(lines) == 2
+    for i, line in enumerate(lines, start=1):
+        assert f"epoch {i}/2" in line
+        assert "loss" in line
+    run(small(), epochs=2, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+# What goes wrong
+
+
+def test_a_planted_nan_is_found_where_it_is(device):
+    model = small(device)
+    W = model.kernels.to_numpy(model.parameters["decoder.0.W"])
+    W[0, 1] = np.nan
+    model.parameters["decoder.0.W"] = W
+    message = r"^epoch 1, step 1: the loss is nan; the first tensor that is not finite is the parameter decoder\.0\.W; try"
+    with pytest.raises(NonFiniteError, match=message), np.errstate(all="ignore"):
+        run(model)
+
+
+def test_a_nan_that_comes_later_is_named_with_its_epoch_and_step(device):
+    def plant(model):
+        model.parameters["encoder.1.b"] = np.full(4, np.inf)
+
+    before = []
+    diary = Diary({(1, 0): lambda model: (plant(model), before.append(weights(model)))})
+    model, history = small(device), History()
+    with pytest.raises(NonFiniteError, match=r"^epoch 2, step 2: .* the parameter encoder\.1\.b"), np.errstate(all="ignore"):
+        run(model, epochs=3, callbacks=[diary], history=history)
+    np.testing.assert_array_equal(weights(model), before[0])  # no step was made with that gradient
+    assert diary.entries[-1] == ("end", "error")
+    assert history.stopped == "error"
+    assert history.epochs == 1
+
+
+def test_an_output_that_overflows_is_named_with_the_size_of_its_inputs(device):
+    model = small(device)
+    model.parameters["encoder.0.W"] = np.full((SIDE * SIDE + 10, 8), 3e38, np.float32)
+    message = (
+        r"epoch 1, step 1: the loss is (nan|inf); the first tensor that is not finite is the output of encoder\.0 "
+        r"\(Dense; its inputs reach 0\.8"
+    )
+    with pytest.raises(NonFiniteError, match=message), np.errstate(all="ignore"):
+        run(model)
+
+
+def test_a_loss_that_overflows_by_itself_is_told_apart(device):
+    model = small(device)
+    for name in ("encoder.1.W", "decoder.0.W"):
+        model.parameters[name] = np.zeros_like(model.kernels.to_numpy(model.parameters[name]))
+    model.parameters["encoder.1.b"] = np.array([0, 0, 170, 170], np.float32)  # exp(170) is beyond float32, exp(85) is not
+    with pytest.raises(NonFiniteError, match="though every layer's output is finite.*the loss itself overflows"):
+        with np.errstate(all="ignore"):
+            run(model)
+
+
+def test_a_huge_learning_rate_is_caught(device):
+    model, diary = small(device), Diary()
+    with pytest.raises(NonFiniteError, match=r"^epoch \d+, step \d+: the loss is .*try a lower learning_rate"):
+        with np.errstate(all="ignore"):
+            run(model, epochs=20, learning_rate=1e30, optimizer="sgd", callbacks=[diary])
+    _, epoch, step = [entry for entry in diary.entries if entry[0] == "step"][-1]
+    assert 3 * epoch + step < 59
+    assert all(np.isfinite(losses.loss) for losses in diary.losses)
+
+
+def test_after_an_error_the_model_is_usable_and_the_kernels_hand_out_fresh_memory(device):
+    def fail(model):
+        raise ZeroDivisionError
+
+    model, diary = small(device), Diary({(0, 1): fail})
+    with pytest.raises(ZeroDivisionError):
+        run(model, callbacks=[diary])
+    assert diary.entries[-1] == ("end", "error")
+    k = model.kernels
+    rows, scale = k.array(np.ones((2, 2))), k.array(np.ones(2))
+    first, second = k.scale_rows(rows, scale), k.scale_rows(rows, 2 * scale)
+    np.testing.assert_array_equal(k.to_numpy(first), np.ones((2, 2)))
+    np.testing.assert_array_equal(k.to_numpy(second), 2 * np.ones((2, 2)))
+
+
+def test_two_trainings_in_two_threads_do_not_disturb_each_other():
+    """A server may draw digits while a model trains: kernels must not share their scratch memory."""
+    data = digits(200)
+    alone = small()
+    run(alone, data, epochs=3)
+    models = [small() for _ in range(4)]
+    threads = [threading.Thread(target=run, args=(model, data), kwargs={"epochs": 3}) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for model in models:
+        np.testing.assert_array_equal(weights(model), weights(alone))
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_ends_after_the_step_with_its_weights(device):
+    kept, handler = [], signal.getsignal(signal.SIGINT)
+    diary = Diary({(1, 1): lambda model: signal.raise_signal(signal.SIGINT)})
+    keeper = Diary({(1, 1): lambda model: kept.append(weights(model))})
+    model, history = small(device), History()
+    with pytest.raises(KeyboardInterrupt):
+        run(model, epochs=4, callbacks=[diary, keeper], history=history)
+    np.testing.assert_array_equal(weights(model), kept[0])
+    assert [entry for entry in keeper.entries if entry[0] == "step"][-1] == ("step", 1, 1)
+    assert keeper.entries[-1] == ("end", "interrupted")
+    assert history.stopped == "interrupted"
+    assert history.epochs == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    def impatient(model):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one came through")
+
+    diary = Diary({(0, 0): impatient})
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), callbacks=[diary])
+    assert diary.entries[-1][0] == "end"
+
+
+def test_training_runs_in_a_thread_where_signals_cannot_be_caught():
+    model, main = small(), small()
+    thread = threading.Thread(target=run, args=(model,))
+    thread.start()
+    thread.join()
+    run(main)
+    np.testing.assert_array_equal(weights(model), weights(main))
+
+
+# Memory
+
+
+def test_the_training_set_is_never_held_as_floats(device):
+    if device == "cuda":
+        pytest.skip("tracemalloc does not see the GPU's memory")
+    x = np.zeros((40_000, 28, 28), np.uint8)
+    c = np.zeros(len(x), np.int64)
+    model = mc.build("mlp", device=device, encoder_widths=(4,), decoder_widths=(4,), latent_dim=2)
+    tracemalloc.start()
+    try:
+        model.fit(x, c, epochs=1, batch_size=500, verbose=0, validation_data=(x[:5000], c[:5000]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    as_floats = 4 * x.size
+    assert peak < 0.4 * as_floats  # a dozen arrays of the evaluation's 1,000 images
+
+
+# Wrong arguments
+
+GOOD = digits(4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs: expected a whole number of at least 1, got 0"),
+        ({"epochs": 1.5}, ValueError, "epochs: expected a whole number of at least 1, got 1.5"),
+        ({"epochs": True}, ValueError, "epochs: "),
+        ({"epochs": "3"}, ValueError, "epochs: "),
+        ({"batch_size": 0}, ValueError, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"batch_size": -8}, ValueError, "batch_size: "),
+        ({"learning_rate": -1e-3}, ValueError, "learning_rate: expected a finite number of at least 0"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate: "),
+        ({"learning_rate": "fast"}, ValueError, "learning_rate: "),
+        ({"beta": -1}, ValueError, "beta: expected a finite number of at least 0 or a schedule, got -1"),
+        ({"optimizer": "rmsprop"}, ValueError, "optimizer: expected one of sgd, adam, adamw"),
+        ({"clip_norm": 0}, ValueError, "clip_norm: expected a positive number or None, got 0"),
+        ({"clip_norm": -1.0}, ValueError, "clip_norm: "),
+        ({"clip_norm": float("nan")}, ValueError, "clip_norm: "),
+        ({"early_stopping": 0}, ValueError, "patience: expected at least 1 epoch, got 0"),
+        ({"callbacks": ["print"]}, TypeError, "callbacks: expected Callback objects, got str"),
+        ({"callbacks": [Callback]}, TypeError, "callbacks: expected Callback objects, got type"),
+        ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
+        ({"seed": 0.5}, TypeError, "seed: expected an integer, got float"),
+        ({"validation_data": GOOD[0]}, TypeError, r"validation_data: expected a pair \(x, c\), got ndarray"),
+        ({"validation_data": (*GOOD, 1)}, TypeError, "validation_data: expected a pair"),
+        ({"validation_data": (GOOD[0], GOOD[1] + 10)}, ValueError, r"validation_data\[1\]: expected labels 0 to 9"),
+        ({"validation_data": (GOOD[0][:, 1:], GOOD[1])}, ValueError, r"validation_data\[0\]: expected images of shape"),
+        ({"validation_data": (GOOD[0], GOOD[1][1:])}, ValueError, r"validation_data\[1\]: expected one entry for each"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_trained(settings, error, message):
+    model = small()
+    before = weights(model)
+    with pytest.raises(error, match=f"^{message}"):
+        run(model, **settings)
+    np.testing.assert_array_equal(weights(model), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"callbacks": EarlyStopping()}, TypeError),
+        ({"callbacks": 3}, TypeError),
+        ({"clip_norm": "a"}, (TypeError, ValueError)),
+        ({"early_stopping": "yes"}, (TypeError, ValueError)),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused_by_their_name(settings, error):
+    (name,) = settings
+    with pytest.raises(error, match=f"^{name}: expected"):
+        run(small(), validation_data=GOOD, **settings)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(TypeError, match="epoch"):
+        run(small(), epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("x", "c", "error", "message"),
+    [
+        (GOOD[0], [0, 1, 2, 10], ValueError, "c: expected labels 0 to 9, got 10 at index 3"),
+        (np.full((4, SIDE, SIDE), np.nan), GOOD[1], ValueError, r"x: expected floats in \[0, 1\], got numbers not finite"),
+        (np.zeros((4, SIDE - 1, SIDE)), GOOD[1], ValueError, "x: expected images of shape"),
+        (GOOD[0][:0], GOOD[1][:0], ValueError, "x: expected at least one image, got none"),
+        (GOOD[0], GOOD[1][:3], ValueError, "c: expected one entry for each of the 4 examples of x, got 3"),
+        (GOOD[0].astype(int), GOOD[1], TypeError, "x: expected uint8 in 0..255 or floats"),
+        (GOOD[0].astype(float), GOOD[1], ValueError, r"x: expected floats in \[0, 1\], got .*255 is for uint8"),
+        (GOOD[0], GOOD[1].astype(float), TypeError, "c: expected integer labels"),
+    ],
+)
+def test_wrong_data_is_refused_before_anything_is_trained(x, c, error, message):
+    model = small()
+    before = weights(model)
+    with pytest.raises(error, match=f"^{message}"):
+        run(model, (x, c))
+    np.testing.assert_array_equal(weights(model), before)
+
+
+# Other models
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"condition": Vector(2)},
+        {"condition": Classes(10, 3)},
+        {"objective": ELBO(kl="monte_carlo", samples=3, decoded=1)},
+        {"objective": ELBO(samples=2, free_bits=0.1)},
+        {"likelihood": mc.distributions.LearnedGaussian()},
+    ],
+)
+def test_every_kind_of_model_trains(device, settings):
+    x, c = digits()
+    model = small(device, **settings)
+    before = weights(model)
+    c = np.stack([c, -c], axis=1) / 10 if isinstance(model.condition, Vector) else c
+    history = run(model, (x, c), validation_data=(x, c))
+    assert np.isfinite(history.history["val_loss"]).all()
+    assert not np.array_equal(weights(model), before)
+
+
+def test_a_model_of_ones_own_layers_trains():
+    model = mc.CVAE(Dense(16 + 10, 4), Dense(2 + 10, 16), Classes(10), latent_dim=2, image_shape=(4, 4))
+    assert fit(model, *digits(), epochs=2, batch_size=8, learning_rate=Constant(0.01), verbose=0).epochs == 2
