@@ -14,6 +14,7 @@ its gradient by x is Pᵀ, and the transposed convolution is the same two maps w
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Convolution:
     def windows(self, x: Array, kernel: Pair, stride: Pair, padding: str) -> Array:
         """P(x), a view of x with zeros around it; x (n, h, w, c) -> (n, i, j, a, b, c)."""
         xp = self.xp
-        (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, (padding, padding))
+        (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding))
         if padding == "same":
             x = xp.pad(x, ((0, 0), rows, columns, (0, 0)))
         n_step, row, column, c_step = x.strides
@@ -76,7 +77,7 @@ class Convolution:
         to the zeros around the image is dropped.
         """
         n, i, j, *kernel, c = u.shape
-        (_, top, bottom), (_, left, right) = map(span, size, kernel, stride, (padding, padding))
+        (_, top, bottom), (_, left, right) = map(span, size, kernel, stride, repeat(padding))
         h, w = size
         x = self.xp.zeros((n, top + h + bottom, left + w + right, c), u.dtype)
         for a in range(kernel[0]):
@@ -145,7 +146,7 @@ class Convolution:
         to one of the size of x: <conv2d(y), x> = <y, conv2d_transpose(x)>. Hence W's layout: the channels of the larger
         image, which is the output here, stand before those of the smaller. Dumoulin and Visin 2016, chapter 4.
         """
-        h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, (padding, padding))
+        h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding))
         u = self.xp.tensordot(x, W, (3, 3))
         return self.activate(self.overlap_add(u, (h, w), stride, padding) + b, activation)
 

@@ -8,8 +8,9 @@ Each kernel is shared out by columns (or, for dx, by columns of x): a share need
 | `backward`      | g = dy ⊙ f'(h), db = Σ_n g_n, dW = xᵀ g, and gᵀ      | columns of g, W, b  |
 | `input_gradient`| dx = g Wᵀ, as (W gᵀ)ᵀ: W is read as it lies          | columns of dx       |
 
-An array whose columns are shared is passed whole, with `range(first, stop)` in the loops: a slice of columns would
-hide from the compiler that a row's numbers are adjacent.
+Loops run over `row[start:stop]`, from 0: of a slice of a row the compiler knows that its numbers are adjacent, of a
+slice of columns it does not; and a loop that does not begin at 0 stays scalar, because Numba must ask at each index
+whether it is negative.
 """
 
 from __future__ import annotations
@@ -31,86 +32,83 @@ def _forward_share(x, W_x, W, labels, b, activation, y, first, last, share, shar
     """`forward` for a share of the columns."""
     start, stop = bounds(y.shape[1], UNIT, share, shares)
     if first:
+        b_here = b[start:stop]
         for n in range(len(y)):
-            y_n = y[n]
-            for j in range(start, stop):
-                y_n[j] = b[j]
+            y_n = y[n][start:stop]
+            for j in range(len(y_n)):
+                y_n[j] = b_here[j]
             for p in range(len(labels)):
-                W_label = W[labels[p, n]]
-                for j in range(start, stop):
+                W_label = W[labels[p, n]][start:stop]
+                for j in range(len(y_n)):
                     y_n[j] += W_label[j]
     product(x, W_x[:, start:stop], y[:, start:stop], True)
     if last:
-        _activate(y, activation, start, stop)
+        for n in range(len(y)):
+            _activate(y[n][start:stop], activation)
 
 
 @kernel
-def _activate(y, activation, start, stop):
-    """y = f(y) in place, in the columns from `start` to `stop`."""
+def _activate(y, activation):
+    """y = f(y) in place; y (d,)."""
     one, zero = y.dtype.type(1), y.dtype.type(0)
-    for n in range(len(y)):
-        y_n = y[n]
-        if activation == 1:
-            for j in range(start, stop):
-                y_n[j] = zero if y_n[j] < zero else y_n[j]
-        elif activation == 2:
-            for j in range(start, stop):
-                y_n[j] = np.tanh(y_n[j])
-        elif activation == 3:
-            for j in range(start, stop):
-                y_n[j] = y_n[j] if y_n[j] > zero else np.expm1(y_n[j])
-        elif activation == 4:
-            for j in range(start, stop):
-                t = exp(-abs(y_n[j]))
-                y_n[j] = (one if y_n[j] >= zero else t) / (one + t)
+    if activation == 1:
+        for j in range(len(y)):
+            y[j] = zero if y[j] < zero else y[j]
+    elif activation == 2:
+        for j in range(len(y)):
+            y[j] = np.tanh(y[j])
+    elif activation == 3:
+        for j in range(len(y)):
+            y[j] = y[j] if y[j] > zero else np.expm1(y[j])
+    elif activation == 4:
+        for j in range(len(y)):
+            t = exp(-abs(y[j]))
+            y[j] = (one if y[j] >= zero else t) / (one + t)
 
 
 @kernel
-def _slope_times(dy, y, g, activation, start, stop):
-    """g = dy ⊙ f'(h), told from y = f(h), in the columns from `start` to `stop`."""
+def _slope_times(dy, y, g, activation):
+    """g = dy ⊙ f'(h), told from y = f(h); all (d,)."""
     one, zero = y.dtype.type(1), y.dtype.type(0)
-    for n in range(len(y)):
-        dy_n, y_n, g_n = dy[n], y[n], g[n]
-        if activation == 0:
-            for j in range(start, stop):
-                g_n[j] = dy_n[j]
-        elif activation == 1:
-            for j in range(start, stop):
-                g_n[j] = dy_n[j] if y_n[j] > zero else zero
-        elif activation == 2:
-            for j in range(start, stop):
-                g_n[j] = dy_n[j] * (one - y_n[j] * y_n[j])
-        elif activation == 3:
-            for j in range(start, stop):
-                g_n[j] = dy_n[j] * (one if y_n[j] > zero else y_n[j] + one)
-        else:
-            for j in range(start, stop):
-                g_n[j] = dy_n[j] * (y_n[j] * (one - y_n[j]))
+    if activation == 0:
+        for j in range(len(y)):
+            g[j] = dy[j]
+    elif activation == 1:
+        for j in range(len(y)):
+            g[j] = dy[j] if y[j] > zero else zero
+    elif activation == 2:
+        for j in range(len(y)):
+            g[j] = dy[j] * (one - y[j] * y[j])
+    elif activation == 3:
+        for j in range(len(y)):
+            g[j] = dy[j] * (one if y[j] > zero else y[j] + one)
+    else:
+        for j in range(len(y)):
+            g[j] = dy[j] * (y[j] * (one - y[j]))
+
+
+@kernel
+def _add_to(total, numbers):
+    """total += numbers; both (d,)."""
+    for j in range(len(total)):
+        total[j] += numbers[j]
 
 
 @kernel
 def _backward_share(dy, y, activation, x, dW_x, dW, labels, label_rows, db, g, gT, first, add, share, shares):
     """`backward` for a share of the columns."""
     start, stop = bounds(y.shape[1], UNIT, share, shares)
-    zero = g.dtype.type(0)
     if first:
-        _slope_times(dy, y, g, activation, start, stop)
         if not add:
-            for j in range(start, stop):
-                db[j] = zero
+            db[start:stop] = 0
             for p in range(len(labels)):
-                for row in range(label_rows[p, 0], label_rows[p, 1]):
-                    dW_row = dW[row]
-                    for j in range(start, stop):
-                        dW_row[j] = zero
+                dW[label_rows[p, 0] : label_rows[p, 1], start:stop] = 0
         for n in range(len(g)):
-            g_n = g[n]
-            for j in range(start, stop):
-                db[j] += g_n[j]
+            g_n = g[n][start:stop]
+            _slope_times(dy[n][start:stop], y[n][start:stop], g_n, activation)
+            _add_to(db[start:stop], g_n)
             for p in range(len(labels)):
-                dW_label = dW[labels[p, n]]
-                for j in range(start, stop):
-                    dW_label[j] += g_n[j]
+                _add_to(dW[labels[p, n]][start:stop], g_n)
         if len(gT):
             transpose(g[:, start:stop], gT[start:stop])
     product(x.T, g[:, start:stop], dW_x[:, start:stop], add)

@@ -1,4 +1,4 @@
-"""Threads that share one kernel's work: a team that waits in machine code, so that joining in costs under a microsecond.
+"""Threads that share one kernel's work: a team that waits in machine code, and joins in within a microsecond.
 
 A training step is some twenty kernels of 5 to 300 microseconds. Waking a sleeping thread takes 10 to 20, as much as
 the second thread would save. So the helpers of a team stay awake between the kernels of a step: they spin on a word
@@ -20,6 +20,7 @@ waits for a helper that is not there: the caller takes every share that is left.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
@@ -165,7 +166,8 @@ def _take_share(board):
 
 def shared(function: Any) -> Any:
     """`run(board, shares, arguments)`, to be called inside a kernel: `function(*arguments, share, shares)` for each \
-share in 0..shares-1, by whoever is awake."""
+share in 0..shares-1, by whoever is awake.
+    """
     if config.DISABLE_JIT:
 
         def run_in_python(board: Any, shares: int, arguments: tuple[Any, ...]) -> None:
@@ -221,27 +223,47 @@ class Team:
 
     def __init__(self, size: int | None = None) -> None:
         self.size = 1 if config.DISABLE_JIT else size or min(config.NUMBA_NUM_THREADS, MOST)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin without helpers: at first, and in a forked process, where threads do not live on."""
         self._board = np.zeros(WORDS, np.int64)
         self._asleep: list[threading.Lock] = []
         self._process = -1
 
     def board(self) -> np.ndarray:
-        """What `share_out` hands work out on. Starts the helpers, or wakes them where they sleep."""
-        if self._process != os.getpid():  # threads do not survive a fork, and the board may be in the middle of a job
-            self._process, self._board, self._asleep = os.getpid(), np.zeros(WORDS, np.int64), []
+        """What a kernel is shared out on. Starts the helpers, or wakes them where they sleep."""
+        if self._process != os.getpid():
+            self._forget()
+            self._process = os.getpid()
+            self._other_cores = _cores_but_this()
             for _ in range(self.size - 1):
-                arguments = self._board, self._asleep
-                threading.Thread(target=_helper, args=arguments, name="minicvae helper", daemon=True).start()
-        while self._asleep:
-            self._asleep.pop().release()
+                threading.Thread(target=self._help, name="minicvae helper", daemon=True).start()
+        if self._asleep:
+            self._other_cores = _cores_but_this()
+            while self._asleep:
+                self._asleep.pop().release()
         return self._board
 
-
-def _helper(board: np.ndarray, asleep: list[threading.Lock]) -> None:
-    """Help while there is work; sleep until `Team.board` calls."""
-    lock = threading.Lock()
-    lock.acquire()
-    while True:
-        _help(board)
-        asleep.append(lock)
+    def _help(self) -> None:
+        """What a helper does: help while there is work; sleep until `board` calls."""
+        board, asleep, lock = self._board, self._asleep, threading.Lock()
         lock.acquire()
+        while True:
+            if self._other_cores:
+                os.sched_setaffinity(0, self._other_cores)  # of this thread alone
+            _help(board)
+            asleep.append(lock)
+            lock.acquire()
+
+
+def _cores_but_this() -> set[int]:
+    """The cores that this thread may use, without the one that it is on; none where the system does not tell.
+
+    A scheduler likes to wake a thread on the core of the one that woke it. There a helper that spins would only
+    stand in the way, for milliseconds.
+    """
+    try:
+        return os.sched_getaffinity(0) - {ctypes.CDLL(None).sched_getcpu()}
+    except (AttributeError, OSError, TypeError):
+        return set()

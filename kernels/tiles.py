@@ -149,7 +149,8 @@ def tile_code(rows: int, vectors: int, edge: bool) -> Any:
                 i_read = builder.select(builder.icmp_signed("<", last, I64(i)), last, I64(i)) if edge else I64(i)
                 a_rows.append(builder.mul(i_read, a_row))
 
-            start, loop, done = builder.block, *map(builder.append_basic_block, ("depth", "summed"))
+            start = builder.block
+            loop, done = builder.append_basic_block("depth"), builder.append_basic_block("summed")
             builder.branch(loop)
             builder.position_at_end(loop)
             k, a_k, b_k = builder.phi(I64), builder.phi(a.type), builder.phi(b.type)

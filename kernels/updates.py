@@ -14,7 +14,8 @@ UNIT = 64  # numbers: shares begin where a cache line does
 def _sgd_share(value, grad, velocity, rate, momentum, nesterov, decay, share, shares):
     """`sgd` for a share of the parameters."""
     start, stop = bounds(len(value), UNIT, share, shares)
-    for i in range(start, stop):
+    value, grad, velocity = value[start:stop], grad[start:stop], velocity[start:stop]
+    for i in range(len(value)):
         g = grad[i] + decay * value[i]
         v = momentum * velocity[i] + g
         velocity[i] = v
@@ -26,7 +27,8 @@ def _adam_share(value, grad, m, v, scalars, share, shares):
     """`adam` for a share of the parameters."""
     rate, keep1, take1, keep2, take2, epsilon, m_scale, v_scale, decay = scalars
     start, stop = bounds(len(value), UNIT, share, shares)
-    for i in range(start, stop):
+    value, grad, m, v = value[start:stop], grad[start:stop], m[start:stop], v[start:stop]
+    for i in range(len(value)):
         g = grad[i]
         m_i = keep1 * m[i] + take1 * g
         v_i = keep2 * v[i] + take2 * g * g

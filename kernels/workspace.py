@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 
 
-class Workspace:
+class Workspace(threading.local):
     """Gives the i-th request of every step the same memory.
 
     The steps of a training loop ask for the same arrays in the same order. Between `begin` and `begin` each request
     gets an array of its own; after the next `begin` the first request gets the first array again, and so on. A
     request for fewer rows than before (the last batch of an epoch) gets a view. Before the first `begin`, and after
-    `end`, every request gets fresh memory: what a user is handed is never overwritten.
+    `end`, every request gets fresh memory: what a user is handed is never overwritten. Each
+    thread has its own.
     """
 
     def __init__(self) -> None:

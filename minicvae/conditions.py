@@ -71,6 +71,8 @@ class Classes(Condition):
     def encode(self, c: Any, kernels: Reference, dtype: Any, name: str = "c") -> tuple[Part, ...]:
         """Labels (n,) of any integer type, or a list of integers."""
         labels = np.asarray(c)
+        if labels.size == 0:  # an empty list has no type of its own
+            labels = labels.astype(np.int64)
         if labels.ndim != 1:
             raise ValueError(f"{name}: expected labels of shape (n,), got shape {labels.shape}")
         if not np.issubdtype(labels.dtype, np.integer):

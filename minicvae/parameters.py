@@ -112,9 +112,12 @@ class Parameters(Views):
         """Allocate the buffers on the device of `kernels` and initialise every parameter from `seed`.
 
         The i-th parameter has the i-th stream of the seed, so its numbers do not depend on the shapes of others.
+        Raises ValueError where a parameter comes twice.
         """
-        parameters = []
+        parameters: list[Parameter] = []
         for name, p in named:
+            if any(p is other for other in parameters):
+                raise ValueError(f"{name} is {p.name} too: a layer can stand in one place only")
             p.name = name
             parameters.append(p)
         self.size = sum(p.size for p in parameters)

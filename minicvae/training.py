@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Real
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -113,12 +114,20 @@ def fit(
     seed = check_seed(seed)
     rate = as_schedule("learning_rate", learning_rate)
     weight = as_schedule("beta", model.objective.beta if beta is None else beta)
-    if clip_norm is not None and not clip_norm > 0:
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
         raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
     if validation_data is not None:
         model.check_data(*_check_pair(validation_data), "validation_data[0]", "validation_data[1]")
     if isinstance(early_stopping, int):
         early_stopping = cb.EarlyStopping(early_stopping)
+    if not (early_stopping is None or isinstance(early_stopping, cb.EarlyStopping)):
+        raise TypeError(f"early_stopping: expected epochs or an EarlyStopping, got {early_stopping!r}")
+    if early_stopping and validation_data is None and early_stopping.monitor.startswith("val_"):
+        raise ValueError(
+            f"early_stopping: expected validation_data, without which there is no {early_stopping.monitor}"
+        )
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
     watchers = cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
 
     kernels, parameters = model.kernels, model.parameters
@@ -166,7 +175,8 @@ def fit(
                     "seconds": time.perf_counter() - begin,
                 }
                 history.append(logs)
-                if any([watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]):
+                wishes = [watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]
+                if any(wishes):
                     history.stopped = "early"
                     break
             else:
@@ -227,8 +237,9 @@ def _first_non_finite(
                 f"{where}; the first tensor that is not finite is the output of {entry.name} "
                 f"({type(entry.layer).__name__}; its inputs reach {size:.3g}); {hint}"
             )
-    log_var = record[-1].output
-    return f"{where} = reconstruction {losses.reconstruction} + KL {losses.kl}, though every layer's output is finite (it reaches {float(abs(log_var).max()):.3g}): the loss itself overflows; {hint}"
+    reach = max(float(abs(entry.output).max()) for entry in record)
+    terms = f"reconstruction {losses.reconstruction} + KL {losses.kl}"
+    return f"{where} = {terms}, though every layer's output is finite ({reach:.3g}): the loss itself overflows; {hint}"
 
 
 def _check_positive(**argument: Any) -> int:

@@ -5,10 +5,12 @@
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from minicvae.gradcheck import assert_gradients
 from minicvae.kernels import DEVICES, load
 
 settings.register_profile("minicvae", deadline=None, max_examples=25, derandomize="CI" in os.environ)
@@ -61,3 +63,19 @@ def device(kernels):
 def host(request):
     """The kernels of a device whose arrays are NumPy's, which the gradient checker can move."""
     return _kernels(request)
+
+
+@pytest.fixture(scope="session")
+def assert_slopes():
+    """assert_slopes(forward, inputs, **options): backward gives the slopes, and every element was compared.
+
+    By differences, for the complex step would have every kernel compiled anew for complex numbers.
+    """
+
+    def check(forward, inputs, **options):
+        report = assert_gradients(forward, inputs, method="differences", max_left_out=0.0, **options)
+        vanishing = options.get("vanishing", ())
+        for row, x in zip(report.rows, inputs, strict=False):  # a last row is of all inputs together
+            assert row.name in vanishing or row.checked == np.size(x), str(report)
+
+    return check

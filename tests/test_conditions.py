@@ -92,10 +92,20 @@ WRONG = [
     (Vector(2), [["a", "b"]], TypeError, "c: expected real numbers, got type <U1"),
     (BOTH, [1, 2], TypeError, "c: expected a dict with the names digit, style, width, got list"),
     (BOTH, {"digit": [1]}, ValueError, "c: expected the names digit, style, width, got digit"),
-    (BOTH, three() | {"more": [1]}, ValueError, "c: expected the names digit, style, width, got digit, style, width, more"),
+    (
+        BOTH,
+        three() | {"more": [1]},
+        ValueError,
+        "c: expected the names digit, style, width, got digit, style, width, more",
+    ),
     (BOTH, three(digit=(1, 10)), ValueError, r"c\['digit'\]: expected labels 0 to 9, got 10 at index 1"),
     (BOTH, three(style=((0, np.nan), (1, 1))), ValueError, r"c\['style'\]: expected finite numbers, got nan"),
-    (BOTH, three(width=(0, 1, 2)), ValueError, "c: expected parts of one length, got {'digit': 2, 'style': 2, 'width': 3}"),
+    (
+        BOTH,
+        three(width=(0, 1, 2)),
+        ValueError,
+        "c: expected parts of one length, got {'digit': 2, 'style': 2, 'width': 3}",
+    ),
 ]
 
 

@@ -85,7 +85,7 @@ def test_wrong_data_is_refused(x, c, error, message):
 
 
 def test_a_wrong_seed_is_refused():
-    with pytest.raises(TypeError, match="^seed: expected an integer"):
+    with pytest.raises(TypeError, match=r"^seed: expected an integer"):
         evaluate(small(), *data(2), seed="0")
 
 
@@ -110,7 +110,9 @@ class Interrupted(Layer):
 def test_an_evaluation_that_breaks_off_leaves_fresh_memory_behind(device, call):
     """What a layer returns outside of a loop of steps belongs to the caller; no later step may write into it."""
     network = Interrupted(Dense(4 + 10, 4))
-    model = mc.CVAE(network, Dense(2 + 10, 4), Classes(10), latent_dim=2, image_shape=(2, 2), device=device, dtype="float64")
+    model = mc.CVAE(
+        network, Dense(2 + 10, 4), Classes(10), latent_dim=2, image_shape=(2, 2), device=device, dtype="float64"
+    )
     x, c = data(3)
     network.armed = True
     with pytest.raises(KeyboardInterrupt):

@@ -33,7 +33,11 @@ def test_what_needs_nothing_heavy_loads_nothing_heavy(program):
 
 
 def test_the_cpu_device_loads_its_compiler_and_no_other_library():
-    assert set(loaded_by("import minicvae as mc; mc.kernels.load('cpu')")) <= {"numba", "llvmlite", "scipy"}  # Numba asks for SciPy itself
+    assert set(loaded_by("import minicvae as mc; mc.kernels.load('cpu')")) <= {
+        "numba",
+        "llvmlite",
+        "scipy",
+    }  # Numba asks for SciPy itself
 
 
 def test_everything_that_is_promised_is_there():

@@ -61,5 +61,5 @@ def test_a_relu_layer_keeps_the_second_moment_of_its_signal():
 
 def test_initialisers_are_found_by_name():
     assert {name: get(name) for name in INITIALIZERS} == INITIALIZERS
-    with pytest.raises(ValueError, match="^initializer: expected one of he_normal, .*zeros, got 'ones'"):
+    with pytest.raises(ValueError, match=r"^initializer: expected one of he_normal, .*zeros, got 'ones'"):
         get("ones")

@@ -158,13 +158,15 @@ def test_a_save_overwrites_as_a_whole(tmp_path):
 
 
 def test_where_there_is_no_model_the_error_names_the_place(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no model file .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no model file .*nowhere"):
         mc.load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"there is no model file .*model\.safetensors"):
         mc.load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[8:], bytes.lower])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[8:], bytes.lower]
+)
 def test_a_damaged_file_is_refused(tmp_path, damage):
     small().save(tmp_path / "m")
     (tmp_path / "m").write_bytes(damage((tmp_path / "m").read_bytes()))
@@ -193,7 +195,7 @@ def change_config(path, change):
 def test_a_configuration_that_makes_no_model_is_refused(tmp_path, change):
     small().save(tmp_path / "m")
     change_config(tmp_path / "m", change)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         mc.load(tmp_path / "m")
 
 

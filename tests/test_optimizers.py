@@ -190,7 +190,7 @@ def test_optimisers_are_found_by_name_with_their_usual_settings():
 
 @pytest.mark.parametrize("name", ["Adam", "rmsprop", "", None])
 def test_an_unknown_optimiser_is_refused(name):
-    with pytest.raises(ValueError, match="^optimizer: expected one of sgd, adam, adamw, or an Optimizer, got "):
+    with pytest.raises(ValueError, match=r"^optimizer: expected one of sgd, adam, adamw, or an Optimizer, got "):
         get(name)
 
 

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minicvae import initializers
 from minicvae.kernels import load
 from minicvae.parameters import Parameter, Parameters
+from minicvae.randomness import Purpose, generator
 
 shapes = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), min_size=1, max_size=5)
 dtypes = st.sampled_from(["float32", "float64"])
@@ -71,6 +73,13 @@ def test_the_same_seed_gives_the_same_weights_in_every_type_and_on_every_device(
     np.testing.assert_array_equal(kernels.to_numpy(here.value), exact.value.astype("float32"))
 
 
+def test_the_i_th_parameter_has_the_i_th_stream_of_the_seed():
+    parameters, _ = buffers([(3, 4), (5,)], seed=7)
+    for i, value in enumerate(parameters.values()):
+        stream = generator(7, Purpose.INITIALISE, step=i)
+        np.testing.assert_array_equal(value, initializers.standard_normal(stream, value.shape))
+
+
 def test_another_seed_gives_other_weights_and_no_two_parameters_share_theirs():
     one, other = buffers([(50,), (50,)], seed=1)[0], buffers([(50,), (50,)], seed=2)[0]
     drawn = np.concatenate([one.value, other.value])
@@ -85,12 +94,12 @@ def test_the_numbers_of_a_parameter_do_not_depend_on_the_shapes_of_the_others():
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (-1, 3)])
 def test_empty_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="^shape: expected positive sizes"):
+    with pytest.raises(ValueError, match=r"^shape: expected positive sizes"):
         Parameter(shape, "zeros")
 
 
 def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="^initializer: expected one of"):
+    with pytest.raises(ValueError, match=r"^initializer: expected one of"):
         Parameter((2,), "ones")
 
 

@@ -43,7 +43,9 @@ def test_neighbouring_streams_share_no_number():
     assert len(np.unique(drawn)) == len(drawn)
 
 
-@given(seed=seeds, shape=st.lists(st.integers(0, 4), max_size=3).map(tuple), dtype=st.sampled_from(["float32", "float64"]))
+@given(
+    seed=seeds, shape=st.lists(st.integers(0, 4), max_size=3).map(tuple), dtype=st.sampled_from(["float32", "float64"])
+)
 def test_noise_has_the_shape_and_type_that_were_asked_for_and_is_one_for_all_types(seed, shape, dtype):
     eps = standard_normal(shape, dtype, seed, Purpose.TRAIN, 3, 4)
     assert eps.shape == shape

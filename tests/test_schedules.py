@@ -108,7 +108,7 @@ def test_a_schedule_stays_itself():
 
 @pytest.mark.parametrize("value", [-1, -1e-9, math.nan, math.inf, "1e-3", None, True, [1e-3], 1j])
 def test_what_is_neither_is_refused_by_the_arguments_name(value):
-    with pytest.raises(ValueError, match="^learning_rate: expected a finite number of at least 0 or a schedule, got "):
+    with pytest.raises(ValueError, match=r"^learning_rate: expected a finite number of at least 0 or a schedule, got "):
         as_schedule("learning_rate", value)
 
 

@@ -13,7 +13,11 @@ cells = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_si
 def tables(draw):
     columns = draw(st.integers(1, 4))
     row = st.lists(cells, min_size=columns, max_size=columns)
-    return draw(row), draw(st.lists(row, max_size=4)), "".join(draw(st.lists(st.sampled_from("<>"), min_size=columns, max_size=columns)))
+    return (
+        draw(row),
+        draw(st.lists(row, max_size=4)),
+        "".join(draw(st.lists(st.sampled_from("<>"), min_size=columns, max_size=columns))),
+    )
 
 
 @given(case=tables())

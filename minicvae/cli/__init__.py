@@ -26,6 +26,7 @@ COMMANDS = {
     "reconstruct": "show images beside what the model makes of them",
     "evaluate": "measure the losses of a trained model",
     "plot": "draw all pictures of a run anew",
+    "gradcheck": "check every gradient of a model by finite differences",
     "presets": "list the models there are to train",
     "summary": "show a model's layers, shapes and parameter counts",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,19 +63,21 @@ def check_model(model: Any, x: Any, c: Any, *, eps: Any, elements: int = 12, **o
     """Check the gradient of a whole model's loss by every parameter.
 
     model: has `loss_and_gradients(x, c, eps=eps) -> (losses, gradients)` with the number `losses["loss"]`, and
-    `parameters`, name -> float64 array that the loss reads. eps: the noise, which has to be given, for a loss that
-    draws its own is another function at each call. elements: by default few, for a loss of a whole model is costly; see
+    `parameters`, name -> float64 array that the loss reads; where it also has `losses(x, c, eps=eps) -> losses`, no
+    backward is computed in vain. eps: the noise, which has to be given, for a loss that draws its own is another
+    function at each call. elements: by default few, for a loss of a whole model is costly; see
     `check_gradients`, which also explains the other options.
     """
     found: dict[str, np.ndarray] = {}
 
+    def losses() -> Mapping[str, float]:
+        return model.losses(x, c, eps=eps) if hasattr(model, "losses") else model.loss_and_gradients(x, c, eps=eps)[0]
+
     def forward() -> tuple[float, Callable[[float], None]]:
-        losses, gradients = model.loss_and_gradients(x, c, eps=eps)
-
         def backward(dy: float) -> None:
-            found.update({name: dy * g for name, g in gradients.items()})
+            found.update({name: dy * g for name, g in model.loss_and_gradients(x, c, eps=eps)[1].items()})
 
-        return float(losses["loss"]), backward
+        return float(losses()["loss"]), backward
 
     return check_gradients(
         forward, (), dict(model.parameters), found, elements=elements, **{"title": type(model).__name__} | options

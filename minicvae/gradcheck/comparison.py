@@ -87,7 +87,9 @@ class Compared:
         )
 
     def worst(self) -> int:
-        """Of the slopes that count, the one whose error is the largest part of its tolerance."""
+        """The largest error of a wrong slope; where none is wrong, the error that is the largest part of its bound."""
+        if self.wrong.any():
+            return int(np.argmax(np.where(self.wrong, self.error, -1)))
         return int(np.argmax(np.where(self.resolved, self.ratio, -1)))
 
 
@@ -110,7 +112,7 @@ class Comparison:
         self.noise = rounding_noise(subject.direction_line(nearby), self.base)
         # The tiny gradient of a saturated function comes from numbers of size one, or of the size of F: 1 - tanh² is
         # good to EPS, not to EPS of itself.
-        least = SAFETY * EPS * float(np.abs(run.dy).max()) * min(1.0, float(np.abs(self.base).max()))
+        least = SAFETY * EPS * float(np.abs(run.dy).max()) * (min(1.0, float(np.abs(self.base).max())) or 1.0)
         self.rounding = {name: least / np.minimum(1, np.fmax(_unit(x), np.abs(x))) for name, x in arguments}
 
     def argument(self, name: str) -> Row:

@@ -32,9 +32,9 @@ that leave the domain of F (a value that is not finite, a ValueError, an Arithme
 is the slope on the right less the slope on the left. The same scheme (odd powers) extrapolates the jump J: zero for a
 smooth F, while at a kink the bound cannot fall below half of it. A kink nearby is outrun by smaller steps.
 
-**The noise** sigma of every output is measured: at ten points so close together that any smooth F is a parabola through
-them, what is left after fitting one is noise (the idea of Hamming's difference table; Moré and Wild 2011, Estimating
-computational noise). So a sum of large terms that cancel is known to be noisy. Outputs that no step moves add none.
+**The noise** sigma of every output is measured: at 16 points so close together that any smooth F is a parabola through
+them, what third differences show is noise (Hamming 1962; Moré and Wild 2011, Estimating computational noise). So a sum
+of large terms that cancel is known to be noisy. Outputs that no step moves add none.
 
 **The complex step.** An analytic F on the complex numbers has F' = Im F(ih) / h - O(h²) with no subtraction, hence no
 cancellation: with h = 1e-30 it is exact to rounding (Squire and Trapp 1998).
@@ -56,9 +56,9 @@ EPS = float(np.finfo(np.float64).eps)
 TINY = 2.0**-100  # the complex step
 RATIO = 2.2  # of a step to the next; not 2, lest all steps be multiples of one period of an oscillating F
 LEVELS = 23  # step sizes at most: from h down to h / 2.2^22, a factor of 3e7
-NOISE_POINTS = np.arange(1, 11) ** 1.5  # unevenly spaced, lest they fall in step with the last place of F
-NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18)
-COARSEST = 2.0**-20  # noise of a float32 computation, relative to its output
+NOISE_POINTS = np.arange(1, 17) ** 1.5  # unevenly spaced, lest they fall in step with the last place of F
+NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18, 2.0**-12)
+NORMAL_QUARTILE = 1.15  # |x| < 1.15 with probability 3/4 for x from N(0, 1)
 SAFETY = 8  # standard deviations of noise that the bound allows for
 
 
@@ -79,22 +79,20 @@ class Estimates:
 def rounding_noise(line: Line, base: np.ndarray) -> np.ndarray:
     """Standard deviation of the rounding errors of every output near t = 0; never below half a unit in the last place.
 
-    base: F(0), (m,) -> (m,). The points lie on one side of 0, so that a kink at 0 is not taken for noise, and of the
-    spacings each output has the first at which it moves at all: what is computed in float32 stands still at the first.
-    Later ones may reach a kink, so that what they find is held to a little more than float32's own rounding.
+    base: F(0), (m,) -> (m,). The points lie on one side of 0, so that a kink at 0 is not taken for noise; a kink among
+    them spoils three of the 13 differences, so the fourth largest is taken. Of the spacings each output has the first
+    that shows any noise: what is computed in float32, or is small beside the numbers that it comes from, stands still
+    at the finer ones.
     """
-    basis, _ = np.linalg.qr(np.vander(NOISE_POINTS, 3))
+    contrasts = _third_differences(NOISE_POINTS)
     noise = np.full(base.shape, np.nan)
     for spacing in NOISE_SPACINGS:
         points = np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
         with np.errstate(all="ignore"):
             change = points - points[0]
-            moves = np.count_nonzero(np.diff(change, axis=0), axis=0) >= 2
-            change -= basis @ (basis.T @ change)
-            measured = np.sqrt(np.sum(change**2, axis=0) / (len(points) - 3))
-        if spacing != NOISE_SPACINGS[0]:
-            measured = np.fmin(measured, COARSEST * np.abs(points[0]))
-        np.copyto(noise, measured, where=moves & np.isnan(noise))
+            measured = np.sort(np.abs(contrasts @ change), axis=0)[-4] / NORMAL_QUARTILE
+            shows = measured > 8 * EPS * np.abs(change).max(axis=0)
+        np.copyto(noise, measured, where=shows & np.isnan(noise))
         if not np.isnan(noise).any():
             break
     return np.fmax(noise, EPS / 2 * np.abs(base))
@@ -155,6 +153,16 @@ def complex_slopes(
         stirred = max(np.median(np.abs(u) * noise), np.linalg.norm((u * noise)[tangent != 0]))
         out.bound[i] = SAFETY * stirred / steps[i]
     return out
+
+
+def _third_differences(t: np.ndarray) -> np.ndarray:
+    """The third differences of any four neighbours as rows of length one; zero for parabolas, (k - 3, k)."""
+    rows = np.zeros((len(t) - 3, len(t)))
+    for i in range(len(rows)):
+        gaps = t[i : i + 4, None] - t[i : i + 4] + np.eye(4)
+        weights = 1 / gaps.prod(axis=1)
+        rows[i, i : i + 4] = weights / np.linalg.norm(weights)
+    return rows
 
 
 def _at(line: Line, t: float, base: np.ndarray) -> tuple[float, np.ndarray]:

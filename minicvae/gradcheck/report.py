@@ -20,7 +20,7 @@ WIDTH = 100  # columns of the plain table
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """The verdict on one array, and its worst element: the one whose error is the largest part of its tolerance.
+    """The verdict on one array, and its worst element: that of the largest error, or of the largest part of its bound.
 
     verdict: "ok", or what is wrong in a word or two; note: the same in a sentence.
     checked: elements compared; kinks, noisy: those left out, because F has a kink there or because rounding hides the

@@ -57,6 +57,8 @@ class Subject:
         self.labels = _input_names(forward, self._inputs) if names is None else tuple(names)
         if len(self.labels) != len(self._inputs):
             raise ValueError(f"names: expected {len(self._inputs)}, one for each input, got {len(self.labels)}")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"names: expected one of its own for each input, got {', '.join(self.labels)}")
         if self._parameters and gradients is None:
             raise ValueError("gradients: expected a mapping name -> array, or a function that returns one, got None")
         self.positions = {

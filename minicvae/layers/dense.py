@@ -49,7 +49,10 @@ class Dense(Layer):
         self.b = Parameter((self.d_out,), "zeros")
 
     def forward(self, *parts: Array | OneHot) -> tuple[Array, Backward]:
-        """parts (n, d_i) -> y (n, d_out)."""
+        """parts (n, d_i) -> y (n, d_out). Raises ValueError where Σ d_i is not d_in."""
+        widths = [part.classes if isinstance(part, OneHot) else part.shape[1] for part in parts]
+        if sum(widths) != self.d_in:
+            raise ValueError(f"Dense({self.d_in}, {self.d_out}) got inputs of {' + '.join(map(str, widths))} columns")
         y = self.kernels.dense(parts, self.W.value, self.b.value, self.activation)
 
         @once

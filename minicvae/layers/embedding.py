@@ -26,7 +26,9 @@ class Embedding(Layer):
         self.E = Parameter((self.classes, self.dim), "standard_normal")
 
     def forward(self, c: OneHot) -> tuple[Array, Backward]:
-        """c (n,) -> y (n, dim)."""
+        """c (n,) -> y (n, dim). Raises ValueError for labels of another number of classes."""
+        if c.classes != self.classes:
+            raise ValueError(f"Embedding({self.classes}, {self.dim}) got labels of {c.classes} classes")
         y = self.kernels.embedding(self.E.value, c.labels)
 
         @once

@@ -133,13 +133,21 @@ class ConditionalVAE:
         eps: the noise, (n, latent_dim), or (S, n, latent_dim) where the objective draws S samples; None draws it from
         `seed`. Raises ValueError or TypeError for a wrong argument.
         """
-        images, parts = self.check_data(x, c)
-        noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)
+        losses, backward = self._losses(x, c, eps, beta, seed)
         self.parameters.zero_grad()
-        batch = self.kernels.gather(self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype)
-        losses, backward = self.loss_and_backward(batch, parts, self.kernels.array(noise), beta)
         backward()
         return losses._asdict(), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
+
+    def losses(self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0) -> dict[str, float]:
+        """The losses of `loss_and_gradients` alone, without a backward."""
+        return self._losses(x, c, eps, beta, seed)[0]._asdict()
+
+    def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses, Backward]:
+        """`loss_and_backward` on what users hand in."""
+        images, parts = self.check_data(x, c)
+        noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)
+        batch = self.kernels.gather(self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype)
+        return self.loss_and_backward(batch, parts, self.kernels.array(noise), beta)
 
     def encode(self, x: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""

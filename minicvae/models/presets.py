@@ -35,13 +35,15 @@ def concatenated(p: Preset) -> tuple[Layer, Layer]:
 def apart(p: Preset) -> tuple[Layer, Layer]:
     """Encoder and decoder with separate pathways."""
     return (
-        separate(p.data_dim, p.encoder_widths, p.condition, 2 * p.latent_dim),
-        separate(p.latent_dim, p.decoder_widths, p.condition, p.output_width),
+        separate("encoder_widths", p.data_dim, p.encoder_widths, p.condition, 2 * p.latent_dim),
+        separate("decoder_widths", p.latent_dim, p.decoder_widths, p.condition, p.output_width),
     )
 
 
-def separate(d_in: int, widths: Sequence[int], condition: Condition, d_out: int) -> Pathways:
+def separate(name: str, d_in: int, widths: Sequence[int], condition: Condition, d_out: int) -> Pathways:
     """x and each part of c through relu layers of their own, the first as wide for both; joined before the last."""
+    if not widths:
+        raise ValueError(f"{name}: expected at least one layer for separate pathways, got none")
     x_path = Chain([Dense(a, b, "relu") for a, b in pairwise([d_in, *widths])])
     c_paths = condition_paths(condition, widths[0])
     return Pathways([x_path, *c_paths], Dense(widths[-1] + widths[0] * len(c_paths), d_out))
@@ -83,11 +85,13 @@ class Preset:
         Raises
         ------
         TypeError
-            For a name that is none of these.
+            For a name that is none of these, or widths that are no sequence.
         """
         for name in overrides:
             if name not in OVERRIDES:
                 raise TypeError(f"{name}: not an option of a preset; expected one of {', '.join(OVERRIDES)}")
+        for name in ("encoder_widths", "decoder_widths"):
+            _check_widths(name, overrides.get(name, getattr(self, name)))
         objective = {k: overrides.pop(k) for k in ("beta", "free_bits") if k in overrides}
         if objective:
             overrides["objective"] = replace(overrides.get("objective", self.objective), **objective)
@@ -103,6 +107,11 @@ class Preset:
         encoder, decoder = self.networks(self)
         same = ("condition", "latent_dim", "image_shape", "likelihood", "objective")
         return {"encoder": encoder, "decoder": decoder, **{name: getattr(self, name) for name in same}}
+
+
+def _check_widths(name: str, widths: Any) -> None:
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"{name}: expected a sequence of layer sizes such as (256, 256), got {widths!r}")
 
 
 _FIXED = ("name", "summary", "networks", "epochs", "batch_size")

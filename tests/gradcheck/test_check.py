@@ -314,6 +314,14 @@ def test_saturation_raises_no_false_alarm(seed, size):
         )
 
 
+@given(seed=st.integers(0, 2**32), margin=st.floats(1, 25))
+def test_a_loss_that_is_small_beside_its_terms_raises_no_false_alarm(seed, margin):
+    """(log Σ exp(x - m) + m) - x is 1e-10 beside an m of 25, and its last place is that of 25."""
+    x = np.random.default_rng(seed).normal(size=(1, 4))
+    x[0, 0] += margin
+    assert check_gradients(cross_entropy, (x, np.array([0])))["x"].verdict != "WRONG"
+
+
 def test_an_error_too_thin_for_any_element_shows_in_a_direction():
     """4096 errors below the bound of an element, all of which help a direction: no excuse, and no element to blame."""
     rng = np.random.default_rng(0)

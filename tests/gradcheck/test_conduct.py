@@ -255,6 +255,7 @@ def test_the_same_seed_is_the_same_report():
         (ValueError, "max_left_out: expected a share", lambda: check_gradients(square, (X,), max_left_out=1.0)),
         (ValueError, "vanishing: z is none of x", lambda: check_gradients(square, (X,), vanishing={"z"})),
         (ValueError, "names: expected 1", lambda: check_gradients(square, (X,), names=("a", "b"))),
+        (ValueError, "names: expected one of its own", lambda: check_gradients(np.dot, (X, X), names=("a", "a"))),
         (ValueError, "names: x names both", lambda: check_gradients(square, (X,), {"x": X.copy()}, {})),
         (ValueError, "gradients: expected", lambda: check_gradients(square, (X,), {"W": X.copy()})),
     ],

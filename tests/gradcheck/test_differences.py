@@ -136,11 +136,35 @@ def test_a_step_too_small_to_show_is_not_believed(x):
     assert abs(slope - 4e-12 * np.exp(x)) <= bound
 
 
+def test_an_output_that_moves_at_large_steps_only_is_noisy_at_small_ones_too():
+    quantum = 1e-6
+
+    def line(t):
+        return t, np.array([quantum * np.floor(0.3 * t / quantum + 0.2), 0.0, 0.0])
+
+    found = slopes([line], np.array([1 / 8]), line(0.0)[1], np.ones(3), np.array([quantum, 0.0, 0.0]))
+    assert abs(found.slope[0] - 0.3) <= found.bound[0]
+
+
+def test_where_nothing_moves_the_slope_is_known_no_better_than_a_typical_output():
+    found = slopes([lambda t: (t, np.ones(3))], np.array([1 / 8]), np.ones(3), np.ones(3), np.full(3, 1e-6))
+    assert found.slope[0] == 0
+    assert found.bound[0] >= 1e-6
+
+
 def test_the_step_is_the_one_that_the_arithmetic_took():
     """Near 1/3 a step of 1e-8 is wrong in its eighth digit."""
     slope, _, _, step = estimate(lambda y: abs(y - (1 / 3 + 1e-7)), 1 / 3)
     assert step < 1e-7
     assert slope == pytest.approx(-1, abs=1e-13)
+
+
+@given(position=st.floats(0, 64), spacing=st.integers(24, 36))
+def test_a_kink_among_the_points_is_not_taken_for_noise(position, spacing):
+    """The output stands still before the kink, so that the points are as wide apart as it takes to reach it."""
+    kink = position * 2.0**-spacing
+    noise = rounding_noise(lambda t: (t, np.array([1 + max(t - kink, 0.0)])), np.ones(1))
+    assert noise[0] < 1e-15
 
 
 def test_a_period_that_divides_the_steps_does_not_fool_the_extrapolation():

@@ -4,16 +4,17 @@ A result in its own type may err by
 
     |result - truth| <= 8 √k · eps/2 · size,
 
-k the terms of the longest sum behind an element, and size the sum of the magnitudes of what was added up: rounding errors
-mostly cancel, so k of them grow like √k, and each term takes a few elementary functions (Higham 2002, Accuracy and
-Stability of Numerical Algorithms, sections 2.8 and 3.1). So a sum that cancels is held to the rounding of its terms.
+k the terms of the longest sum behind an element, and size the sum of the magnitudes of what was added up: rounding
+errors mostly cancel, so k of them grow like √k, and each term takes a few elementary functions (Higham 2002, Accuracy
+and Stability of Numerical Algorithms, sections 2.8 and 3.1). A sum that cancels is held to the rounding of its terms.
 """
 
 import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +37,8 @@ class Case(NamedTuple):
     """A call of one kernel.
 
     run: (kernels, arguments) -> its results by name, in the order of `sizes`. arguments: name -> array in float64 or
-    integers. sizes: arguments -> the magnitude of the terms behind each result. terms: k. layouts: the arguments that may
-    come as a view with strides. live: for an argument, where a NaN in it has to show.
+    integers. sizes: arguments -> the magnitude of the terms behind each result. terms: k. layouts: the arguments that
+    may come as a view with strides. live: for an argument, where a NaN in it has to show; everywhere by default.
     """
 
     run: Callable
@@ -45,7 +46,7 @@ class Case(NamedTuple):
     sizes: Callable
     terms: int = 1
     layouts: tuple = ()
-    live: dict = {}
+    live: Mapping = MappingProxyType({})
 
 
 def lengths(draw):

@@ -1,5 +1,7 @@
 """Layers one after the other: the chain rule."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ widths = st.lists(st.integers(1, 5), min_size=2, max_size=4)
 @given(widths=widths, n=st.integers(1, 5), classes=st.integers(1, 4), seed=seeds)
 def test_all_gradients_of_a_chain_are_the_slopes(host, widths, n, classes, seed):
     rng = np.random.default_rng(seed)
-    first, *others = zip(widths, widths[1:], strict=False)
+    first, *others = itertools.pairwise(widths)
     layers = [Dense(first[0] + classes, first[1], "tanh"), *(Dense(a, b, "elu") for a, b in others)]
     chain = Chain([*layers, Reshape((1, -1)), Flatten()])
     chain.initialise(host.name, "float64", seed)
@@ -26,7 +28,7 @@ def test_all_gradients_of_a_chain_are_the_slopes(host, widths, n, classes, seed)
 
 @given(widths=widths, seed=seeds)
 def test_a_chain_of_linear_layers_is_the_product_of_their_matrices(host, widths, seed):
-    chain = Chain([Dense(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+    chain = Chain([Dense(a, b) for a, b in itertools.pairwise(widths)])
     parameters = chain.initialise(host.name, "float64", seed)
     x = np.random.default_rng(seed).standard_normal((3, widths[0]))
     weights = [parameters[f"{i}.W"] for i in range(len(widths) - 1)]
@@ -55,7 +57,7 @@ def test_layers_are_named_by_their_number():
 
 
 def test_a_chain_of_no_layers_is_refused():
-    with pytest.raises(ValueError, match="^layers: expected at least one layer, got none"):
+    with pytest.raises(ValueError, match=r"^layers: expected at least one layer, got none"):
         Chain([])
 
 

@@ -51,7 +51,11 @@ def test_labels_do_what_their_one_hot_rows_would(host, activation, n, classes, d
     x, labels = rng.standard_normal((n, d)), rng.integers(0, classes, n)
     dy = rng.standard_normal((n, d_out))
     found = []
-    for parts in ((x, OneHot(labels, classes)), (x, np.eye(classes)[labels]), (np.hstack([x, np.eye(classes)[labels]]),)):
+    for parts in (
+        (x, OneHot(labels, classes)),
+        (x, np.eye(classes)[labels]),
+        (np.hstack([x, np.eye(classes)[labels]]),),
+    ):
         parameters.zero_grad()
         y, backward = layer.forward(*parts)
         dx = backward(dy)
@@ -80,7 +84,11 @@ def test_a_batch_is_its_examples_one_by_one(host):
 def test_what_nobody_needs_is_left_out(host):
     layer, _ = layer_of(5, 2, "relu", host, 0)
     x, z, c, dy = np.ones((4, 2)), np.ones((4, 1)), OneHot(np.zeros(4, np.int64), 2), np.ones((4, 2))
-    for need, expected in ((True, [True, True, False]), (False, [False] * 3), ([False, True, True], [False, True, False])):
+    for need, expected in (
+        (True, [True, True, False]),
+        (False, [False] * 3),
+        ([False, True, True], [False, True, False]),
+    ):
         _, backward = layer.forward(x, z, c)
         assert [dx is not None for dx in backward(dy, need_dx=need)] == expected
     _, backward = layer_of(2, 1, "linear", host, 0)[0].forward(x)
@@ -111,3 +119,12 @@ def test_an_initialiser_of_ones_own_choice_is_taken():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         Dense(*arguments)
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_parts_that_do_not_fill_the_weights_are_refused(host, width):
+    """A compiled gather would read a label without a row of its own from beyond the weights."""
+    layer, _ = layer_of(2 + 5, 3, "relu", host, 0)
+    for c in (OneHot(np.array([0]), width), np.ones((1, width))):
+        with pytest.raises(ValueError, match=rf"^Dense\(7, 3\) got inputs of 2 \+ {width} columns"):
+            layer.forward(np.ones((1, 2)), c)

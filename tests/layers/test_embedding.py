@@ -51,3 +51,11 @@ def test_it_starts_standard_normal():
 def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match="expected positive sizes"):
         Embedding(*sizes)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_labels_of_another_number_of_classes_are_refused(classes):
+    layer = Embedding(3, 2)
+    layer.initialise("numpy")
+    with pytest.raises(ValueError, match=rf"^Embedding\(3, 2\) got labels of {classes} classes"):
+        layer.forward(OneHot(np.array([0]), classes))

@@ -16,7 +16,10 @@ def test_numbers_keep_their_order_and_gradients_find_their_way_back(host, n, sha
     d = int(np.prod(shape))
     x = np.random.default_rng(seed).standard_normal((n, d))
     back_and_forth = Reshape(shape), Flatten()
-    for layer, given_x, expected in ((back_and_forth[0], x, (n, *shape)), (back_and_forth[1], x.reshape(n, *shape), (n, d))):
+    for layer, given_x, expected in (
+        (back_and_forth[0], x, (n, *shape)),
+        (back_and_forth[1], x.reshape(n, *shape), (n, d)),
+    ):
         layer.initialise(host.name, "float64")
         y, _ = layer.forward(given_x)
         assert y.shape == expected

@@ -86,7 +86,9 @@ def test_wrong_images_are_refused_by_the_arguments_name(x, error, message):
         check_images(x, SHAPE, "validation_data[0]")
 
 
-@given(n=st.integers(1, 4), columns=st.integers(1, 4), kind=st.sampled_from([np.float32, np.float64, np.int64, np.uint8]))
+@given(
+    n=st.integers(1, 4), columns=st.integers(1, 4), kind=st.sampled_from([np.float32, np.float64, np.int64, np.uint8])
+)
 def test_a_matrix_of_any_real_type_is_taken(n, columns, kind):
     values = np.arange(n * columns).reshape(n, columns).astype(kind)
     for dtype in ("float32", "float64"):
@@ -116,7 +118,7 @@ def test_a_wrong_matrix_is_refused_by_the_arguments_name(values, error, message)
 
 def test_counts_have_to_agree():
     check_count(3, 3, "c")
-    with pytest.raises(ValueError, match="^c: expected one entry for each of the 3 examples of z, got 2"):
+    with pytest.raises(ValueError, match=r"^c: expected one entry for each of the 3 examples of z, got 2"):
         check_count(3, 2, "c", "z")
 
 

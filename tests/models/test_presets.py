@@ -1,5 +1,7 @@
 """The named models: their sizes, every gradient of each of them, and what may be overridden."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,14 +9,14 @@ import minicvae as mc
 from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.gradcheck import check_model
-from minicvae.layers import Chain, Dense, Pathways
+from minicvae.layers import Chain, Pathways
 from minicvae.models.presets import OVERRIDES, PRESETS, find
 from minicvae.objectives import ELBO
 
 
 def dense(*widths):
     """Weights and biases of dense layers through these widths."""
-    return sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum((a + 1) * b for a, b in itertools.pairwise(widths))
 
 
 # Encoder and decoder, counted by hand from the published architectures.
@@ -82,7 +84,10 @@ def test_the_architectures_are_those_of_their_papers():
     latent2d, gaussian, pathways, embedding, vector = (
         mc.build(name) for name in ("latent2d", "gaussian", "pathways", "embedding", "vector")
     )
-    assert [(l.d_in, l.d_out, l.activation) for l in latent2d.encoder.layers] == [(794, 512, "relu"), (512, 4, "linear")]
+    assert [(l.d_in, l.d_out, l.activation) for l in latent2d.encoder.layers] == [
+        (794, 512, "relu"),
+        (512, 4, "linear"),
+    ]
     assert gaussian.likelihood == Gaussian(0.5)
     assert gaussian.objective == ELBO(kl="monte_carlo", samples=5, decoded=1)
     assert isinstance(pathways.encoder, Pathways)
@@ -97,7 +102,11 @@ def test_the_architectures_are_those_of_their_papers():
 
 
 def test_a_preset_remembers_the_protocol_of_its_reference():
-    assert [(find(n).epochs, find(n).batch_size) for n in ("latent2d", "gaussian", "mlp")] == [(20, 50), (10, 64), (50, 128)]
+    assert [(find(n).epochs, find(n).batch_size) for n in ("latent2d", "gaussian", "mlp")] == [
+        (20, 50),
+        (10, 64),
+        (50, 128),
+    ]
 
 
 def test_presets_are_listed_with_a_line_each():
@@ -126,7 +135,9 @@ def test_a_network_may_have_no_hidden_layer():
 def test_likelihood_objective_and_condition_can_be_overridden():
     condition = Parts({"digit": Classes(10), "width": Classes(3, 4)})
     for name in ("mlp", "pathways"):
-        model = mc.build(name, likelihood=LearnedGaussian(), condition=condition, image_shape=(3, 3), beta=2, free_bits=0.1)
+        model = mc.build(
+            name, likelihood=LearnedGaussian(), condition=condition, image_shape=(3, 3), beta=2, free_bits=0.1
+        )
         assert model.objective == ELBO(beta=2, free_bits=0.1)
         images = model.generate({"digit": [1, 2], "width": [0, 2]})
         assert images.shape == (2, 3, 3)
@@ -171,7 +182,9 @@ def test_an_unknown_preset_is_refused_and_the_nearest_offered(name, message):
 
 @pytest.mark.parametrize("override", ["latent_dims", "epochs", "name", "batch_size", "networks"])
 def test_an_unknown_override_is_refused_and_all_others_listed(override):
-    with pytest.raises(TypeError, match=f"^{override}: not an option of a preset; .*expected one of .*latent_dim") as info:
+    with pytest.raises(
+        TypeError, match=f"^{override}: not an option of a preset; .*expected one of .*latent_dim"
+    ) as info:
         mc.build("mlp", **{override: 3})
     assert all(option in str(info.value) for option in OVERRIDES)
 

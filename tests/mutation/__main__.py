@@ -135,7 +135,17 @@ def _in_child(target: Target, source: str, log: Path) -> None:
         numba.config.DISABLE_JIT = not target.jit
         os.chdir(ROOT)
         sys.meta_path.insert(0, Planted(target.module, ROOT / target.path, source))
-        arguments = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "-p", "no:xdist", *target.tests]
+        arguments = [
+            "-x",
+            "-q",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            *target.tests,
+        ]
         status = int(pytest.main(arguments))
     except BaseException:
         traceback.print_exc()
