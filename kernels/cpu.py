@@ -1,19 +1,12 @@
-"""The `cpu` device: the contract in compiled kernels that share their work between the cores.
+"""The `cpu` device: BLAS products with fused Numba kernels around them.
 
-This file says what each kernel is given: memory from the workspace, a team of threads where the work is worth it. The
-kernels stand in files of their own:
+Each kernel walks its arrays once and does everything there is to do at an element while it is in a register: the
+gathered condition row, the bias and the activation after a product; the slope and the bias gradient before one; the
+likelihood and its derivative, which share their exponential. The kernels are serial, because at these sizes a
+second thread costs more to wake than it brings, and because the products have the second core.
 
-| file            | holds                                                                          |
-| --------------- | ------------------------------------------------------------------------------ |
-| `tiles.py`      | matrix products in register tiles                                              |
-| `dense.py`      | the dense layer, forward and backward, around these products                   |
-| `examples.py`   | what goes example by example: pixels, likelihoods                              |
-| `updates.py`    | SGD and Adam                                                                   |
-| `vector_math.py`| an exponential that becomes vector code                                        |
-| `team.py`       | the threads                                                                    |
-| `compiled.py`   | the compiler's flags and the cache on disk                                     |
-
-What is left out here, the reference does: it is small. README.md tells how these kernels came about.
+Compiler flags, each for a reason: `error_model="numpy"` (a check for division by zero would keep loops from
+vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through).
 """
 
 from __future__ import annotations
@@ -22,35 +15,178 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from minicvae.kernels import dense, examples, updates
 from minicvae.kernels.reference import Array, OneHot, Part, Reference, row_blocks
-from minicvae.kernels.team import Team
+from minicvae.kernels.vector_math import exp
 from minicvae.kernels.workspace import Workspace
 
-WORTH_SHARING = 50_000  # operations: a few microseconds, several times what sharing costs
+kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"})
+
+# Numba compiles small integers better than strings.
+ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}
+
+CHUNK = 56  # factors of at most 2 in one product: 2^56 is far from overflow, and 14 chunks make 784
 
 
-def _sorted_parts(
-    parts: Sequence[Part], W: np.ndarray
-) -> tuple[list[tuple[np.ndarray, slice]], np.ndarray, np.ndarray]:
-    """The float parts with their rows of W; the row of W for each example, (p, n); the rows of each label, (p, 2).
+@kernel
+def _gather_pixels(images, index, x):
+    """x = images[index] / 255."""
+    scale = x.dtype.type(255)
+    for i in range(len(index)):
+        row = images[index[i]]
+        for j in range(x.shape[1]):
+            x[i, j] = row[j] / scale
 
-    Without a float part, one of no columns stands in, so that there is always a first kernel.
-    """
-    floats, labels, label_rows = [], [], []
-    for part, rows in row_blocks(parts):
-        if isinstance(part, OneHot):
-            labels.append(part.labels + rows.start)
-            label_rows.append((rows.start, rows.stop))
+
+@kernel
+def _add_rows_activate(h, W, rows, b, activation):
+    """h ← f(h + Σ_p W[rows[p]] + b) in place; h (n, d), W (·, d), rows (parts, n), b (d,)."""
+    n, d = h.shape
+    one = h.dtype.type(1)
+    zero = h.dtype.type(0)
+    for i in range(n):
+        y = h[i]
+        for p in range(len(rows)):
+            w = W[rows[p, i]]
+            for j in range(d):
+                y[j] += w[j]
+        if activation == 1:
+            for j in range(d):
+                v = y[j] + b[j]
+                y[j] = zero if v < zero else v
         else:
-            floats.append((np.ascontiguousarray(part, W.dtype), rows))
-    n = len(labels[0]) if labels else len(floats[0][0])
-    if not floats:
-        floats.append((np.empty((n, 0), W.dtype), slice(0, 0)))
-    if not labels:
-        return floats, np.empty((0, n), np.int64), np.empty((0, 2), np.int64)
-    return floats, np.stack(labels), np.array(label_rows)
+            for j in range(d):
+                y[j] += b[j]
+            if activation == 2:
+                for j in range(d):
+                    y[j] = np.tanh(y[j])
+            elif activation == 3:
+                for j in range(d):
+                    y[j] = y[j] if y[j] > zero else np.expm1(y[j])
+            elif activation == 4:
+                for j in range(d):
+                    t = exp(-abs(y[j]))
+                    y[j] = (one if y[j] >= zero else t) / (one + t)
+
+
+@kernel
+def _slope_times(dy, y, g, db, activation):
+    """g = dy ⊙ f'(h), told from y = f(h), and db += Σ_n g_n in the same pass; dy, y, g (n, d), db (d,)."""
+    n, d = dy.shape
+    one = dy.dtype.type(1)
+    zero = dy.dtype.type(0)
+    for i in range(n):
+        if activation == 1:
+            for j in range(d):
+                g[i, j] = dy[i, j] if y[i, j] > zero else zero
+        elif activation == 2:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (one - y[i, j] * y[i, j])
+        elif activation == 3:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (one if y[i, j] > zero else y[i, j] + one)
+        elif activation == 4:
+            for j in range(d):
+                g[i, j] = dy[i, j] * (y[i, j] * (one - y[i, j]))
+        else:
+            for j in range(d):
+                g[i, j] = dy[i, j]
+        for j in range(d):
+            db[j] += g[i, j]
+
+
+@kernel
+def _scatter_add(g, labels, dW):
+    """dW[labels_n] += g_n for every n; repeated labels add up."""
+    for i in range(len(labels)):
+        row = dW[labels[i]]
+        for j in range(g.shape[1]):
+            row[j] += g[i, j]
+
+
+@kernel
+def _bernoulli(logits, x, nll, derivative):
+    """nll_n = Σ_d softplus(l) - x l and derivative = sigmoid(l) - x, with one exponential for both.
+
+    Σ log(1 + t_d) = log Π (1 + t_d): one logarithm for every `CHUNK` factors, each of which lies in (1, 2].
+    """
+    n, d = logits.shape
+    one = logits.dtype.type(1)
+    zero = logits.dtype.type(0)
+    whole = d // CHUNK
+    for i in range(n):
+        total = zero
+        for chunk in range(whole + 1):
+            start = chunk * CHUNK
+            product = one
+            linear = zero
+            # A constant trip count is what lets LLVM vectorise the loop over a whole chunk.
+            if chunk < whole:
+                for j in range(CHUNK):
+                    v = logits[i, start + j]
+                    target = x[i, start + j]
+                    t = exp(-abs(v))
+                    product *= one + t
+                    linear += (v if v > zero else zero) - target * v
+                    derivative[i, start + j] = (one if v >= zero else t) / (one + t) - target
+            else:
+                for j in range(start, d):
+                    v = logits[i, j]
+                    target = x[i, j]
+                    t = exp(-abs(v))
+                    product *= one + t
+                    linear += (v if v > zero else zero) - target * v
+                    derivative[i, j] = (one if v >= zero else t) / (one + t) - target
+            total += np.log(product) + linear
+        nll[i] = total
+
+
+@kernel
+def _gaussian(logits, x, nll, derivative, precision, constant):
+    """nll_n = Σ_d ½ (mu - x)² precision + constant, mu = sigmoid(l), and its derivative by l."""
+    n, d = logits.shape
+    one = logits.dtype.type(1)
+    zero = logits.dtype.type(0)
+    half = logits.dtype.type(0.5)
+    for i in range(n):
+        total = zero
+        for j in range(d):
+            v = logits[i, j]
+            t = exp(-abs(v))
+            mu = (one if v >= zero else t) / (one + t)
+            r = mu - x[i, j]
+            total += r * r
+            derivative[i, j] = r * precision * mu * (one - mu)
+        nll[i] = half * precision * total + constant
+
+
+@kernel
+def _scale_rows(rows, scale, y):
+    for i in range(len(rows)):
+        s = scale[i]
+        for j in range(rows.shape[1]):
+            y[i, j] = rows[i, j] * s
+
+
+@kernel
+def _sgd(value, grad, velocity, rate, momentum, nesterov, decay):
+    for i in range(len(value)):
+        g = grad[i] + decay * value[i]
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        value[i] -= rate * (g + momentum * v if nesterov else v)
+
+
+@kernel
+def _adam(value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay):
+    for i in range(len(value)):
+        g = grad[i]
+        m_i = beta1 * m[i] + rest1 * g
+        v_i = beta2 * v[i] + rest2 * g * g
+        m[i] = m_i
+        v[i] = v_i
+        value[i] -= rate * (m_i * m_scale / (np.sqrt(v_i * v_scale) + epsilon) + decay * value[i])
 
 
 class Cpu(Reference):
@@ -61,7 +197,6 @@ class Cpu(Reference):
     def __init__(self) -> None:
         super().__init__()
         self.workspace = Workspace()
-        self.team = Team()
 
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
@@ -79,27 +214,30 @@ class Cpu(Reference):
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
         x = self.empty((len(index), images.shape[1]), dtype)
         if images.dtype == np.uint8:
-            examples.gather_pixels(*self._sharing(x.size), images, index, x)
+            _gather_pixels(images, index, x)
         elif images.dtype == x.dtype:
             np.take(images, index, axis=0, out=x, mode="clip")
         else:
             x[...] = images[index]
         return x
 
-    def _sharing(self, operations: int) -> tuple[np.ndarray, int]:
-        """The team's board, and how many threads a kernel of so many operations is worth."""
-        return self.team.board(), self.team.size if operations > WORTH_SHARING else 1
-
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """Bias and gathered rows, product and activation in one kernel for each float part."""
-        floats, labels, _ = _sorted_parts(parts, W)
-        n, d, kind = labels.shape[1], len(b), dense.ACTIVATION[activation]
-        y = self.empty((n, d), W.dtype)
-        for i, (x, rows) in enumerate(floats):
-            first, last = i == 0, i == len(floats) - 1
-            sharing = self._sharing(2 * x.size * d)
-            dense.forward(*sharing, x, W[rows], W, labels, b, kind, y, first, last)
-        return y
+        """The float parts by BLAS, then the gathered rows, the bias and the activation in one pass."""
+        blocks = list(row_blocks(parts))
+        labels = [part.labels + rows.start for part, rows in blocks if isinstance(part, OneHot)]
+        floats = [(part, rows) for part, rows in blocks if not isinstance(part, OneHot)]
+        n = len(floats[0][0]) if floats else len(labels[0])
+        h = self.empty((n, len(b)), W.dtype)
+        if not floats:
+            h[...] = 0
+        for i, (part, rows) in enumerate(floats):
+            if i == 0:
+                np.matmul(part, W[rows], out=h)
+            else:
+                h += part @ W[rows]
+        row_index = np.stack(labels) if labels else np.empty((0, n), np.int64)
+        _add_rows_activate(h, W, row_index, b, ACTIVATION[activation])
+        return h
 
     def dense_backward(
         self,
@@ -113,20 +251,26 @@ class Cpu(Reference):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """Slope, db and the gathered rows' dW with the first product xᵀ g; then gᵀ serves every dx."""
-        floats, labels, label_rows = _sorted_parts(parts, W)
-        n, d = y.shape
-        dy, kind = np.ascontiguousarray(dy), dense.ACTIVATION[activation]
-        g, gT = self.empty((n, d), W.dtype), self.empty((d, n) if any(need_dx) else (0, 0), W.dtype)
-        for i, (x, rows) in enumerate(floats):
-            sums = dW[rows], dW, labels, label_rows, db
-            dense.backward(*self._sharing(2 * x.size * d), dy, y, kind, x, *sums, g, gT, i == 0, accumulate)
+        """The slope and db in one pass, then a product for each gradient, straight into dW."""
+        if not accumulate:
+            db[...] = 0
+        g = self.empty(y.shape, y.dtype)
+        _slope_times(dy, y, g, db, ACTIVATION[activation])
         dparts: list[Array | None] = []
         for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
-            dx = None
-            if need and not isinstance(part, OneHot):
-                dx, dxT = self.empty(part.shape, W.dtype), self.empty(part.shape[::-1], W.dtype)
-                dense.input_gradient(*self._sharing(2 * dx.size * d), W[rows], gT, dxT, dx)
+            dW_p, dx = dW[rows], None
+            if isinstance(part, OneHot):
+                if not accumulate:
+                    dW_p[...] = 0
+                _scatter_add(g, part.labels, dW_p)
+            else:
+                if accumulate:
+                    dW_p += part.T @ g
+                else:
+                    np.matmul(part.T, g, out=dW_p)
+                if need:
+                    dx = self.empty(part.shape, g.dtype)
+                    np.matmul(g, W[rows].T, out=dx)
             dparts.append(dx)
         return tuple(dparts)
 
@@ -134,26 +278,25 @@ class Cpu(Reference):
         """dE[labels_n] += dy_n, row by row."""
         if not accumulate:
             dE[...] = 0
-        examples.scatter_add(dy, labels, dE)
+        _scatter_add(dy, labels, dE)
 
     def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
-        examples.bernoulli(*self._sharing(x.size), logits, x, nll, derivative)
+        _bernoulli(logits, x, nll, derivative)
         return nll, derivative
 
     def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
         constant = x.shape[1] * (np.log(sigma) + np.log(2 * np.pi) / 2)
-        scalars = x.dtype.type(1 / sigma**2), x.dtype.type(constant)
-        examples.gaussian(*self._sharing(x.size), logits, x, nll, derivative, *scalars)
+        _gaussian(logits, x, nll, derivative, x.dtype.type(1 / sigma**2), x.dtype.type(constant))
         return nll, derivative
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd."""
         y = self.empty(rows.shape, rows.dtype)
-        examples.scale_rows(*self._sharing(y.size), rows, scale, y)
+        _scale_rows(rows, scale, y)
         return y
 
     def sgd(
@@ -168,8 +311,7 @@ class Cpu(Reference):
     ) -> None:
         """One pass over the three buffers."""
         real = value.dtype.type
-        scalars = real(learning_rate), real(momentum), nesterov, real(weight_decay)
-        updates.sgd(*self._sharing(len(value)), value, grad, velocity, *scalars)
+        _sgd(value, grad, velocity, real(learning_rate), real(momentum), nesterov, real(weight_decay))
 
     def adam(
         self,
@@ -185,13 +327,8 @@ class Cpu(Reference):
         weight_decay: float,
     ) -> None:
         """One pass over the four buffers."""
-        # 1 - beta is taken before rounding: in float32, 1 - 0.999 is wrong in its fifth digit.
-        scalars = (
-            learning_rate,
-            *(beta1, 1 - beta1, beta2, 1 - beta2),
-            epsilon,
-            *(1 / (1 - beta1**step), 1 / (1 - beta2**step)),
-            weight_decay,
-        )
-        constants = tuple(value.dtype.type(s) for s in scalars)
-        updates.adam(*self._sharing(len(value)), value, grad, m, v, constants)
+        # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
+        decays = (beta1, 1 - beta1, beta2, 1 - beta2)
+        corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
+        scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay)
+        _adam(value, grad, m, v, *(value.dtype.type(s) for s in scalars))

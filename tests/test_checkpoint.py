@@ -89,7 +89,19 @@ def test_tensors_that_cannot_be_read_leave_the_old_model(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
+def test_who_is_reading_the_old_file_reads_it_to_its_end(tmp_path):
+    """The new file takes the old one's name and not its place: no moment shows half of it."""
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with target.open() as reader:
+        with whole_file(target) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert target.read_text() == "new"
+
+
+def test_the_new_file_is_nowhere_to_be_seen_until_it_is_whole(tmp_path):
     target = tmp_path / "deep" / "er" / "file.txt"
     with whole_file(str(target)) as temporary:
         temporary.write_text("new")
