@@ -145,8 +145,8 @@ def embedding_backward(draw, rng):
 
 def gather(draw, rng):
     shape = (counts(draw), lengths(draw))
-    as_bytes = draw(st.booleans())
-    images = rng.integers(0, 256, shape, np.uint8) if as_bytes else rng.random(shape)
+    held = draw(st.sampled_from([np.uint8, np.float32, np.float64]))  # float64 stands for the type at hand
+    images = rng.integers(0, 256, shape, np.uint8) if held is np.uint8 else rng.random(shape).astype(held)
 
     def run(k, a):
         return {"x": k.gather(a["images"], a["index"], a["like"].dtype)}
