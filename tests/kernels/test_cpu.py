@@ -433,3 +433,16 @@ print("same")
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "same\n", done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moments_never_become_subnormal_numbers_which_are_slow(dtype):
+    tiny, none = np.finfo(dtype).tiny, np.zeros(3, dtype)
+    for name in ("sgd", "adam"):
+        moments = [np.array([tiny, -tiny, 1], dtype) for _ in range(2)]
+        if name == "sgd":
+            load("cpu").sgd(none.copy(), none, moments[0], 1e-3, 0.5, False, 0.0)
+        else:
+            load("cpu").adam(none.copy(), none, *moments, 1, 1e-3, 0.5, 0.5, 1e-8, 0.0)
+        for moment in moments[: 1 if name == "sgd" else 2]:
+            np.testing.assert_array_equal(moment, np.array([0, 0, 0.5], dtype))
