@@ -46,12 +46,13 @@ def _umask() -> int:
 
 
 def write(path: str | os.PathLike[str], config: dict[str, Any], tensors: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write weights and configuration to `path`, whole or not at all."""
-    from safetensors.numpy import save_file
+    """Write weights and configuration to `path`, whole or not at all. Raises OSError where that fails."""
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors}
+    content = save(arrays, metadata={"format": FORMAT, "config": json.dumps(config)})
     with whole_file(path) as temporary:
-        save_file(arrays, temporary, metadata={"format": FORMAT, "config": json.dumps(config)})
+        temporary.write_bytes(content)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -17,14 +17,12 @@ import os
 import re
 from difflib import get_close_matches
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from minicvae.callbacks import Callback
 from minicvae.checkpoint import whole_file
 from minicvae.model import CVAE, load
-from minicvae.training import NonFiniteError
 
 __all__ = ["STATUSES", "Recorder", "Run", "check_free", "next_free"]
 
@@ -122,11 +120,7 @@ class Run:
 
 
 class Recorder(Callback):
-    """Keeps a run folder up to date: after every epoch a row in `metrics.csv`, and the model.
-
-    Raises NonFiniteError instead of keeping a model whose losses are not finite, which only validation can tell after
-    the last step of an epoch.
-    """
+    """Keeps a run folder up to date: after every epoch a row in `metrics.csv`, and the model."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -139,9 +133,6 @@ class Recorder(Callback):
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(row)
-        for name, value in logs.items():
-            if not isfinite(value):
-                raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value} after the last step")
         model.save(self.run.model_file)
 
 

@@ -169,6 +169,9 @@ def fit(
                 if validation_data is not None:
                     values = evaluate(model, *validation_data)
                     logs |= {f"val_{name}": value for name, value in values.items()}
+                for name, value in logs.items():
+                    if not isfinite(value):  # what the last update has done shows only now
+                        raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value} after the last step")
                 logs |= {
                     "learning_rate": rate(progress),
                     "beta": weight(progress),

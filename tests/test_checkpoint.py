@@ -89,6 +89,21 @@ def test_tensors_that_cannot_be_read_leave_the_old_model(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_model(path, monkeypatch):
+    before = path.read_bytes()
+
+    def write_to_full_disk(self, content):
+        with open("/dev/full", "wb") as full:
+            full.write(content)
+
+    monkeypatch.setattr(type(path), "write_bytes", write_to_full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(path, {}, tensors().items())
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
 def test_who_is_reading_the_old_file_reads_it_to_its_end(tmp_path):
     """The new file takes the old one's name and not its place: no moment shows half of it."""

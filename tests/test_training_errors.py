@@ -8,6 +8,8 @@ import pytest
 
 import minicvae as mc
 from minicvae.callbacks import Callback, EarlyStopping
+from minicvae.runs import Recorder, Run
+from minicvae.schedules import Linear
 from minicvae.training import History, NonFiniteError
 
 SIDE = 4
@@ -115,6 +117,24 @@ def test_a_huge_learning_rate_is_caught(device):
         run(model, epochs=20, learning_rate=1e30, optimizer="sgd", callbacks=[diary])
     assert len(diary.steps) < 60
     assert all(np.isfinite(losses.loss) for losses in diary.losses)
+
+
+def test_an_epoch_whose_last_step_ruins_the_model_is_not_recorded_as_done(device, tmp_path):
+    x, c = digits()
+    record, rate = Run.create(tmp_path / "run", preset="mlp", data={}), Linear(0.0, 1e35)  # zero in the first epoch
+    message = r"^epoch 2: val_loss is (nan|inf) after the last step$"
+    history = History()
+    with pytest.raises(NonFiniteError, match=message), np.errstate(all="ignore"):
+        run(
+            small(device),
+            batch_size=len(x),
+            validation_data=(x, c),
+            learning_rate=rate,
+            callbacks=[Recorder(record)],
+            history=history,
+        )
+    assert history.epochs == len(record.history()["val_loss"]) == 1
+    assert np.isfinite(record.model(device).evaluate(x, c)["loss"])
 
 
 def test_after_an_error_the_model_is_usable_and_the_kernels_hand_out_fresh_memory(device):

@@ -155,6 +155,7 @@ def _downloaded(name: str) -> Path:
         except (OSError, ValueError) as error:
             raise OSError(
                 f"{name} could not be downloaded from {source.url}: {error}\n"
-                f"Put {', '.join(missing)} into {folder} by hand, or pass folder= with where they are."
+                f"Put {', '.join(missing)} into {folder} by hand, or say in which folder they are: "
+                "folder= in Python, --data FOLDER on the command line."
             ) from error
     return folder
