@@ -25,7 +25,7 @@ are drawn. Each row of the table is a parameter: its worst element, the two
 gradients there, their difference and the bound that it is held to. On cuda the
 gradients are held to those of numpy instead.
 
-Exit status 1 if any gradient is wrong."""
+Exit status 1 if any gradient is wrong or could not be checked."""
 
 EXAMPLE = """\
 minicvae gradcheck mlp
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
         print(report, end="\n\n", flush=True)
         if not report.ok:
             failed.append(name)
-    verdict = f"wrong gradients in {', '.join(failed)}" if failed else "every gradient is right"
+    verdict = f"failed: {', '.join(failed)}" if failed else "every gradient is right"
     print(f"{len(names)} of {len(PRESETS)} presets in {time.perf_counter() - begin:.0f} s: {verdict}")
     return 1 if failed else 0
 

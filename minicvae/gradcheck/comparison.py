@@ -173,8 +173,9 @@ class Comparison:
         if g.size <= count:
             return np.arange(g.size)
         order = np.argsort(-np.abs(g), axis=None, kind="stable")
-        others = self.rng.choice(order[count // 2 :], count - count // 2, replace=False)
-        return np.concatenate([order[: count // 2], others])
+        largest = (count + 1) // 2
+        others = self.rng.choice(order[largest:], count - largest, replace=False)
+        return np.concatenate([order[:largest], others])
 
     def _elements(self, name: str, chosen: np.ndarray, complex_step: bool) -> Compared:
         """The slopes by the chosen elements; their size is the root mean square of the estimates."""

@@ -74,7 +74,7 @@ def test_a_wrong_backward_ends_with_1_and_the_parameter_is_named(device, spoil, 
     wrong = [name for name, verdict in verdicts(text).items() if verdict == "WRONG" and name != "together"]
     assert wrong == ["encoder.2.b", "decoder.1.b"]
     assert text.startswith(f"mlp-small on {device}: FAILED")
-    assert text.endswith(": wrong gradients in mlp-small\n")
+    assert text.endswith(": failed: mlp-small\n")
 
 
 def test_a_wrong_gradient_is_described(spoil, capsys):
@@ -94,7 +94,7 @@ def test_all_presets_are_checked_by_default_also_behind_a_wrong_one(spoil, capsy
         assert set(verdicts(right).values()) == {"ok"}
         assert right.startswith("vector on numpy: ok")
         assert verdict.startswith("2 of 2 presets")
-        assert verdict.endswith(": wrong gradients in mlp-small\n")
+        assert verdict.endswith(": failed: mlp-small\n")
 
 
 def test_examples_and_elements_are_as_many_as_asked_for(checked, run_to_here):
