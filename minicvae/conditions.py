@@ -17,7 +17,7 @@ from minicvae.kernels import Array, OneHot, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Embedding, Layer, Pathways
 
-__all__ = ["CONDITIONS", "Classes", "Condition", "Parts", "Vector", "count", "joined", "repeat", "select"]
+__all__ = ["CONDITIONS", "Classes", "Condition", "Parts", "Vector", "count", "draw", "joined", "repeat", "select"]
 
 
 class Condition:
@@ -169,6 +169,15 @@ class Parts(Condition):
 
 
 CONDITIONS = (Classes, Vector, Parts)
+
+
+def draw(condition: Condition, n: int, rng: np.random.Generator) -> Any:
+    """A random c for n examples, as users hand it in: labels drawn evenly, numbers from N(0, 1)."""
+    if isinstance(condition, Classes):
+        return rng.integers(0, condition.classes, n)
+    if isinstance(condition, Parts):
+        return {name: draw(part, n, rng) for name, part in condition.parts.items()}
+    return rng.normal(size=(n, condition.width))
 
 
 def _arrays(parts: tuple[Part, ...]) -> Iterator[Array]:

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "measure the losses of a trained model",
     "plot": "draw all pictures of a run anew",
     "gradcheck": "check every gradient of a model by finite differences",
+    "bench": "time training steps, against PyTorch and JAX if you like",
     "presets": "list the models there are to train",
     "summary": "show a model's layers, shapes and parameter counts",
 }
