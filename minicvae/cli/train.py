@@ -192,9 +192,9 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
         if history.stopped == "error":
             history.stopped = "interrupted"
         model.save(record.model_file)
-        planned = record.config["settings"]["epochs"]
+        done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
         print(
-            f"interrupted: the model so far is in {record.folder} ({history.epochs} of {planned} epochs done)\n"
+            f"interrupted: the model so far is in {record.folder} ({done} of {planned} epochs done)\n"
             f"to draw the pictures: minicvae plot {record.folder}",
             file=sys.stderr,
         )
@@ -203,7 +203,7 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
         kept = "the model of the last good epoch" if record.model_file.exists() else "no model, for no epoch was good"
         raise RuntimeError(f"{error}. {record.folder} holds the losses so far and {kept}") from error
     finally:
-        record.update(status=STATUSES[history.stopped], epochs_done=history.epochs)
+        record.update(status=STATUSES[history.stopped])
     return 0
 
 
@@ -282,7 +282,7 @@ def _annealed(how: str, beta: float) -> Schedule | None:
 def _conclude(model: CVAE, data: Data, record: Run, history: History, *, quiet: bool) -> None:
     """The final losses and the pictures, and where all of it is."""
     losses = model.evaluate(*data.pair(data.test))
-    record.update(test_losses=losses, seconds=sum(history.history["seconds"]))
+    record.update(test_losses=losses)
     if not quiet:
         which = ", the best epoch's model" if record.config["settings"]["patience"] else ""
         print(f"\ntest images: {as_sum(**losses)} nats per image{which}\ndrawing the pictures ...", flush=True)

@@ -167,9 +167,7 @@ def test_the_command_trains_as_the_library_does(digits, bars, quick, tmp_path):
 
 @pytest.mark.usefixtures("without_pictures")
 def test_the_presets_protocol_is_the_default(bars, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        train_module, "_fit", lambda model, data, record, history, verbose: history.append({"seconds": 0})
-    )
+    monkeypatch.setattr(train_module, "_fit", lambda model, data, record, history, verbose: None)
     words = ["train", "latent2d", "--data", bars, "--quiet", "--device", "numpy"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     settings = Run.open(tmp_path / "run").config["settings"]
@@ -225,9 +223,12 @@ def test_a_finished_run_is_replaced_only_when_asked_for(bars, quick, tmp_path, c
     assert main(words) == 0
     before = (tmp_path / "run" / "config.json").read_bytes()
     assert main([*words, "--seed", "1"]) == 1
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already holds a run; choose another folder, or --overwrite it" in capsys.readouterr().err
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+    for command in ("generate", "reconstruct"):
+        assert main([command, str(tmp_path / "run"), "--device", "numpy"]) == 0
     assert main([*words, "--seed", "1", "--overwrite"]) == 0
+    assert not list((tmp_path / "run").rglob("*.png"))
     assert Run.open(tmp_path / "run").config["settings"]["seed"] == 1
     assert len(Run.open(tmp_path / "run").history()["loss"]) == 2
 
@@ -257,6 +258,7 @@ def test_ctrl_c_keeps_model_and_losses_and_ends_with_130(bars, tmp_path):
         "to draw the pictures: minicvae plot run\n"
     )
     assert run.config["status"] == "interrupted"
+    assert run.config["seconds"] == pytest.approx(sum(run.history()["seconds"]))
     assert done == len(run.history()["loss"]) == sum(line.startswith("epoch") for line in out.splitlines()) > 0
     model = run.model("numpy")
     assert all(np.isfinite(value).all() for value in model.parameters.values())
@@ -304,7 +306,7 @@ def test_a_loss_that_is_no_number_ends_with_1_and_without_a_model(bars, quick, t
     run = Run.open(tmp_path / "run")
     assert run.config["status"] == "failed"
     assert main(["plot", str(run.folder)]) == 1
-    assert "holds no model: its training is failed" in capsys.readouterr().err
+    assert "holds no model; status of its training: failed" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_later_leaves_the_last_good_model(digits, bars, quick, tmp_path, capsys, monkeypatch):
