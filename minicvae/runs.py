@@ -5,9 +5,9 @@
     model.safetensors   the model, enough to use it without the rest
     figures/            pictures
 
-`minicvae generate` and `reconstruct` add a picture each. `config.json` always has `format`, `status` (one of `STATUSES`), `preset` and `data`; what else is in it is up to who
-makes the run. All of it is brought up to date after every epoch, so that a run which breaks off leaves its last whole
-epoch.
+`minicvae generate` and `reconstruct` add a picture each. `config.json` always has `format`, `status` (one of
+`STATUSES`), `preset` and `data`; what else is in it is up to who makes the run. All of it is brought up to date after
+every epoch, so that a run which breaks off leaves its last whole epoch.
 """
 
 from __future__ import annotations

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
 from minicvae.cli.parser import suggestion
 from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, load
+from minicvae.runs import Run
 
-__all__ = ["HELD_OUT", "Data", "Split", "class_numbers", "prepare", "recorded", "rows", "standardisation_in"]
+__all__ = [
+    "HELD_OUT",
+    "Data",
+    "Split",
+    "check_entry",
+    "class_numbers",
+    "in_brackets",
+    "prepare",
+    "recorded",
+    "rows",
+    "standardisation_in",
+]
 
 HELD_OUT = 6  # one in so many of the training images, from the end: the last 10,000 of MNIST's 60,000
+MOST_CLASSES = 1000  # a label above that is taken for a mistake in the data
+ENTRY = {"source": str, "training_images": int, "held_out_images": int, "class_names": list, "classes": list}
 
 
 class Split(Dataset):
@@ -56,7 +72,7 @@ class Data:
         """What pictures call the classes, in brackets where they are not in use; or the numbers of the condition."""
         if self.standardisation is not None:
             return ATTRIBUTES
-        return tuple(name if k in self.shown else f"({name})" for k, name in enumerate(self.class_names))
+        return in_brackets(self.class_names, self.shown)
 
     def describe(self) -> dict[str, Any]:
         """The entry `data` of a run's config, from which `recorded` makes the same again."""
@@ -84,36 +100,60 @@ def prepare(
     """The data of a new run.
 
     source: a data set's name, a folder of IDX files or an .npz file. only_classes: the names or numbers of the classes
-    to use, in training and test alike; none for all. held_out: keep one in `HELD_OUT` training images back. limit:
+    to use, in training and test alike; none for all that there are training images of: which others there would be is
+    said on stderr. held_out: keep one in `HELD_OUT` training images back. limit:
     train on the first so many of the others. measured: the condition is the images' attributes, standardised on those
     that are trained on.
 
     Raises FileNotFoundError, ValueError or OSError as `minicvae.datasets.load` does, and ValueError for classes that
-    there are not, or where too few images are left.
+    there are not, labels that are none, or where too few images are left.
     """
     place, (train, test) = _load(source)
-    classes = len(train.class_names) or 1 + int(max(train.y.max(), test.y.max()))
-    names = train.class_names or tuple(map(str, range(classes)))
-    shown = tuple(sorted(set(class_numbers(only_classes, names)))) if only_classes else tuple(range(classes))
+    names = _names(train, test)
+    shown = tuple(sorted(set(class_numbers(only_classes, names)))) if only_classes else tuple(range(len(names)))
     kept = int(np.isin(train.y, shown).sum()) // HELD_OUT if held_out else None
     data = _split(place, train, test, shown, names, kept, limit)
     if not measured:
-        return data
+        return _trained(data)
     return dataclasses.replace(data, standardisation=Standardisation.fit(data.train.measures))
 
 
 def recorded(entry: Mapping[str, Any], source: str | None = None) -> Data:
     """The data of an earlier run, from the entry `data` of its config; or other data, as that run's model takes them.
 
-    Raises what `prepare` raises, and KeyError if the entry was tampered with.
+    Raises what `prepare` raises.
     """
     place, (train, test) = _load(source or entry["source"])
     names, shown = tuple(entry["class_names"]), tuple(entry["classes"])
     kept, limit = entry["held_out_images"] or None, entry["training_images"]
+    standardisation = standardisation_in(entry)
     if source is not None:
+        names = names if standardisation is None else _names(train, test)
         shown, kept, limit = tuple(range(len(names))), None, None
     data = _split(place, train, test, shown, names, kept, limit)
-    return dataclasses.replace(data, standardisation=standardisation_in(entry))
+    return dataclasses.replace(data, standardisation=standardisation)
+
+
+def check_entry(run: Run) -> None:
+    """Raise ValueError unless the entry `data` of the run's config has all that `Data.describe` writes."""
+    entry = run.config["data"] if isinstance(run.config["data"], dict) else {}
+    wrong = [name for name, kind in ENTRY.items() if not isinstance(entry.get(name), kind)]
+    if not wrong and any(k not in range(len(entry["class_names"])) for k in entry["classes"]):
+        wrong = ["classes"]
+    if "attributes" in entry and not _is_standardisation(entry["attributes"]):
+        wrong.append("attributes")
+    if wrong:
+        raise ValueError(f"{run.config_file}: data: missing or not as `minicvae train` writes it: {', '.join(wrong)}")
+
+
+def _is_standardisation(measured: Any) -> bool:
+    columns = [measured.get(name) if isinstance(measured, dict) else None for name in ("mean", "scale")]
+    return all(
+        isinstance(column, list)
+        and len(column) == len(ATTRIBUTES)
+        and all(isinstance(value, (int, float)) for value in column)
+        for column in columns
+    )
 
 
 def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
@@ -122,12 +162,17 @@ def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
     return measured and Standardisation(tuple(measured["mean"]), tuple(measured["scale"]))
 
 
+def in_brackets(names: Sequence[str], shown: Sequence[int]) -> tuple[str, ...]:
+    """The names of all classes, in brackets where they are not among those that are `shown`."""
+    return tuple(name if k in shown else f"({name})" for k, name in enumerate(names))
+
+
 def class_numbers(words: Sequence[str], names: Sequence[str]) -> list[int]:
     """The labels that are meant, each by its class's name (in any case) or its number. Raises ValueError for others."""
     known = {str(k): k for k in range(len(names))} | {name.casefold(): k for k, name in enumerate(names)}
     for word in words:
         if word.casefold() not in known:
-            near = "" if word.isdigit() else suggestion(word.casefold(), known)
+            near = "" if word.lstrip("-").isdigit() else suggestion(word.casefold(), known)
             raise ValueError(f"classes: there is no class {word!r}; expected {', '.join(names)}{near}")
     return [known[word.casefold()] for word in words]
 
@@ -143,6 +188,33 @@ def _load(source: str) -> tuple[str, tuple[Dataset, Dataset]]:
             f"{suggestion(source, NAMES)}"
         )
     return str(place.resolve()), load(folder=place)
+
+
+def _names(train: Dataset, test: Dataset) -> tuple[str, ...]:
+    """What the labels 0, 1, ... are called: their numbers, up to the highest, where the data set has no names."""
+    if train.class_names:
+        return train.class_names
+    labels = np.concatenate([train.y, test.y])
+    wrong = labels[(labels < 0) | (labels >= MOST_CLASSES)]
+    if len(wrong):
+        raise ValueError(f"data: expected labels 0 to {MOST_CLASSES - 1}, got {wrong[0]}")
+    return tuple(map(str, range(1 + int(labels.max()))))
+
+
+def _trained(data: Data) -> Data:
+    """Without the classes that no training image is of; says on stderr which these are."""
+    trained = set(data.train.y.tolist())
+    without = [data.class_names[k] for k in data.shown if k not in trained]
+    if not without:
+        return data
+    listed = shorten(", ".join(without), 60, placeholder=" ...")
+    print(
+        f"left out: {len(without)} of {len(data.shown)} classes, of which no image is trained on: {listed}",
+        file=sys.stderr,
+    )
+    shown = tuple(k for k in data.shown if k in trained)
+    held_out, test = (split and rows(split, np.isin(split.y, shown)) for split in (data.held_out, data.test))
+    return dataclasses.replace(data, held_out=held_out, test=test, shown=shown)
 
 
 def _split(
@@ -173,5 +245,7 @@ def _split(
 
 
 def rows(dataset: Dataset, rows: Any) -> Split:
-    """The examples dataset[rows]."""
+    """The examples dataset[rows]. Raises ValueError where there are none."""
+    if len(dataset.y[rows]) == 0:
+        raise ValueError("data: expected training and test images of the classes in use, got none of one or the other")
     return Split(dataset.x[rows], dataset.y[rows], dataset.class_names)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minicvae.cli import main
 from minicvae.cli.generate import Wanted, _panels, measures
 from minicvae.datasets import ATTRIBUTES
 
@@ -45,6 +46,24 @@ def test_generate_makes_pictures(of_classes, run_to_here, words):
     text = run_to_here("generate", of_classes.folder, *words, "--device", "numpy")
     assert text == f"{of_classes.folder / 'generated.png'}\n"
     assert (of_classes.folder / "generated.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_class_that_the_model_was_not_trained_on_is_drawn_in_brackets_and_with_a_word(
+    bars, quick, tmp_path, capsys, monkeypatch
+):
+    run, panels = str(tmp_path / "even"), []
+    words = ["--data", bars, "--only-classes", "0", "2", *quick, "--quiet", "--out", run]
+    assert main(["train", "mlp-small", *words]) == 0
+    monkeypatch.setattr("minicvae.cli.generate.write", lambda file, arrays, title, shown: panels.append(shown))
+    for classes, heading, said in (
+        (["--classes", "2", "1", "1"], ["2", "(1)", "(1)"], "not trained on, so what is drawn of it is a guess: 1\n"),
+        (["--classes", "2", "0"], ["2", "0"], ""),
+        ([], ["0", "2"], ""),
+    ):
+        capsys.readouterr()
+        assert main(["generate", run, *classes, "--device", "numpy"]) == 0
+        assert panels.pop()[0].column_labels == heading
+        assert capsys.readouterr().err == said
 
 
 def test_without_a_wish_a_model_of_attributes_draws_each_from_low_to_high(of_attributes, tmp_path, run_to_here):

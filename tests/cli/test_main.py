@@ -30,6 +30,14 @@ def test_all_help_ends_with_an_example_and_fits_80_columns(run_to_here, monkeypa
     assert text.isascii()
 
 
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [("generate", "RUN [options]"), ("train", "[PRESET] [options]"), ("bench", "[PRESET ...] [options]")],
+)
+def test_the_usage_has_the_positional_arguments_first(run_to_here, name, usage):
+    assert run_to_here(name, "--help").startswith(f"usage: minicvae {name} {usage}\n")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_in_the_help_are_understood(monkeypatch, name):
     command, seen = import_module(f"minicvae.cli.{name}"), []
@@ -84,6 +92,19 @@ def test_help_and_the_command_line_load_nothing_heavy():
         ("train --data {bars} --out {classes}", 1, "already holds a run"),
         ("train --data {bars} --device numpy --out {text}/run", 1, "Not a directory"),
         ("generate", 2, "the following arguments are required: RUN"),
+        (
+            "generate --classes 1 2 {classes}",
+            2,
+            "required: RUN; RUN goes before --classes, which takes all words behind",
+        ),
+        ("generate --count=2 --classes 1 {classes}", 2, "RUN goes before --classes"),
+        ("reconstruct --indices 0 1 {classes}", 2, "got '{classes}'; RUN goes before --indices, which takes all"),
+        ("reconstruct {classes} --indices x", 2, "at least 0, got 'x' (see"),
+        ("train --learning-rate -1e-3", 2, "--learning-rate: expected a number above 0, got '-1e-3'"),
+        ("generate {classes} --classes -1", 1, "there is no class '-1'; expected 0, 1, 2\n"),
+        ("generate {classes} --out {empty}", 2, "expected a name that ends in .png or .npz"),
+        ("generate {classes} --out {folder}", 1, "error: {folder}: Is a directory"),
+        ("generate {classes} --out /proc/a.png", 1, "error: /proc/a.png: "),
         ("generate {classes}x", 1, "there is no run folder"),
         ("generate {empty}", 1, "is no run folder: it has no config.json"),
         ("generate {classes} --out a.jpg", 2, "expected a name that ends in .png or .npz, got 'a.jpg'"),
@@ -115,6 +136,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and nothing more")
     places = {
@@ -122,6 +144,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
         "classes": of_classes.folder,
         "attributes": of_attributes.folder,
         "empty": tmp_path / "empty",
+        "folder": tmp_path / "folder.png",
         "text": tmp_path / "notes.txt",
         "broken": tmp_path / "broken.npz",
     }
