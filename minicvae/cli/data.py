@@ -194,11 +194,11 @@ def _names(train: Dataset, test: Dataset) -> tuple[str, ...]:
     """What the labels 0, 1, ... are called: their numbers, up to the highest, where the data set has no names."""
     if train.class_names:
         return train.class_names
-    labels = np.concatenate([train.y, test.y])
-    wrong = labels[(labels < 0) | (labels >= MOST_CLASSES)]
-    if len(wrong):
-        raise ValueError(f"data: expected labels 0 to {MOST_CLASSES - 1}, got {wrong[0]}")
-    return tuple(map(str, range(1 + int(labels.max()))))
+    ends = [int(end) for y in (train.y, test.y) for end in (y.min(), y.max())]
+    for label in ends:
+        if not 0 <= label < MOST_CLASSES:
+            raise ValueError(f"data: expected labels 0 to {MOST_CLASSES - 1}, got {label}")
+    return tuple(map(str, range(1 + max(ends))))
 
 
 def _trained(data: Data) -> Data:
@@ -209,12 +209,17 @@ def _trained(data: Data) -> Data:
         return data
     listed = shorten(", ".join(without), 60, placeholder=" ...")
     print(
-        f"left out: {len(without)} of {len(data.shown)} classes, of which no image is trained on: {listed}",
+        f"left out {len(without)} of {len(data.shown)} classes, for want of training images: {listed}",
         file=sys.stderr,
     )
     shown = tuple(k for k in data.shown if k in trained)
-    held_out, test = (split and rows(split, np.isin(split.y, shown)) for split in (data.held_out, data.test))
-    return dataclasses.replace(data, held_out=held_out, test=test, shown=shown)
+    held_out, test = data.held_out, data.test
+    return dataclasses.replace(
+        data,
+        held_out=held_out and rows(held_out, np.isin(held_out.y, shown)),
+        test=rows(test, np.isin(test.y, shown)),
+        shown=shown,
+    )
 
 
 def _split(

@@ -113,7 +113,7 @@ def _classes(args: Namespace, entry: Mapping[str, Any]) -> list[Wanted]:
     numbers = class_numbers(args.classes, entry["class_names"]) if args.classes else entry["classes"]
     names = in_brackets(entry["class_names"], entry["classes"])
     if untrained := dict.fromkeys(entry["class_names"][k] for k in numbers if k not in entry["classes"]):
-        print(f"not trained on, so what is drawn of it is a guess: {', '.join(untrained)}", file=sys.stderr)
+        print(f"the model was not trained on these, what it draws is a guess: {', '.join(untrained)}", file=sys.stderr)
     return [Wanted([names[k] for k in numbers], np.array(numbers))]
 
 

@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 
     def _usage(self) -> str:
         """Positional arguments come first: behind an option of several values they would be lost to it."""
-        forms = {None: "{}", "?": "[{}]", "*": "[{} ...]"}
+        forms: dict[Any, str] = {None: "{}", "?": "[{}]", "*": "[{} ...]"}
         places = (forms[action.nargs].format(action.metavar) for action in self._get_positional_actions())
         return " ".join([self.prog, *places, "[options]"])
 
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
             name, _, value = word.partition("=")
             if name in self._option_string_actions:
                 nargs = self._option_string_actions[name].nargs
-                wanted = {None: 0 if value else 1, 0: 0}.get(nargs, math.inf)
+                wanted = math.inf if nargs in ("+", "*") else 0 if nargs == 0 or value else 1
                 taker = name if wanted == math.inf else taker
             elif wanted == 0:
                 return None

@@ -51,10 +51,12 @@ def save(folder, x, y, x_test, y_test):
     return str(file)
 
 
-@pytest.mark.parametrize("label", [-1, 1000, 10**9, 2**62])
+@pytest.mark.parametrize("label", [-1, 1000, 10**9, 2**62, 2**63])
 @pytest.mark.parametrize("part", ["training", "test"])
 def test_a_label_that_is_none_is_refused_at_once(digits, tmp_path, label, part):
     (x, y), (x_test, y_test) = digits(12, 0), digits(6, 1)
+    if label > np.iinfo(y.dtype).max:
+        y, y_test = (y, y_test.astype(np.uint64)) if part == "test" else (y.astype(np.uint64), y_test)
     (y if part == "training" else y_test)[3] = label
     with pytest.raises(ValueError, match=f"^data: expected labels 0 to 999, got {label}$"):
         prepare(save(tmp_path, x, y, x_test, y_test))
@@ -66,7 +68,7 @@ def test_classes_without_a_training_image_are_left_out_and_said(digits, tmp_path
     data = prepare(save(tmp_path, x, y, x_test, y_test), held_out=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("left out: 38 of 41 classes, of which no image is trained on: 2, 3, 4, 5, ")
+    assert err.startswith("left out 38 of 41 classes, for want of training images: 2, 3, 4, 5, ")
     assert len(err) < 150
     assert data.shown == (0, 1, 40)
     assert set(data.test.y) == {0, 1, 40}
@@ -79,7 +81,7 @@ def test_what_a_limit_leaves_no_image_of_is_left_out_and_the_run_has_the_same_im
     (x, y), (x_test, y_test) = digits(60, 0), digits(30, 1)
     y[:20] = np.arange(20) % 2
     data = prepare(save(tmp_path, x, y, x_test, y_test), held_out=True, limit=15)
-    assert capsys.readouterr().err == "left out: 1 of 3 classes, of which no image is trained on: 2\n"
+    assert capsys.readouterr().err == "left out 1 of 3 classes, for want of training images: 2\n"
     assert data.shown == (0, 1)
     assert set(data.held_out.y) == set(data.test.y) == {0, 1}
     np.testing.assert_array_equal(data.train.x, x[:15])

@@ -56,7 +56,11 @@ def test_a_class_that_the_model_was_not_trained_on_is_drawn_in_brackets_and_with
     assert main(["train", "mlp-small", *words]) == 0
     monkeypatch.setattr("minicvae.cli.generate.write", lambda file, arrays, title, shown: panels.append(shown))
     for classes, heading, said in (
-        (["--classes", "2", "1", "1"], ["2", "(1)", "(1)"], "not trained on, so what is drawn of it is a guess: 1\n"),
+        (
+            ["--classes", "2", "1", "1"],
+            ["2", "(1)", "(1)"],
+            "the model was not trained on these, what it draws is a guess: 1\n",
+        ),
         (["--classes", "2", "0"], ["2", "0"], ""),
         ([], ["0", "2"], ""),
     ):
