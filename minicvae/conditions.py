@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minicvae.checks import whole
 from minicvae.kernels import Array, OneHot, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Embedding, Layer, Pathways
@@ -57,11 +58,8 @@ class Classes(Condition):
     embedding: int = 0
 
     def __post_init__(self) -> None:
-        if self.classes < 1 or self.embedding < 0:
-            raise ValueError(
-                "classes, embedding: expected at least one class and an embedding of at least 0 dimensions, "
-                f"got {self.classes!r}, {self.embedding!r}"
-            )
+        whole("classes", self.classes)
+        whole("embedding", self.embedding, least=0)
 
     @property
     def widths(self) -> list[int]:
@@ -99,8 +97,7 @@ class Vector(Condition):
     dim: int
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim: expected at least 1, got {self.dim!r}")
+        whole("dim", self.dim)
 
     @property
     def widths(self) -> list[int]:

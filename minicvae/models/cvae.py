@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions, distributions
+from minicvae.checks import whole
 from minicvae.conditions import Condition
 from minicvae.distributions import Bernoulli, Likelihood
 from minicvae.kernels import Array, load
@@ -65,10 +66,8 @@ class ConditionalVAE:
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected at least 1, got {latent_dim!r}")
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
-        self.latent_dim, self.image_shape = latent_dim, tuple(image_shape)
+        self.latent_dim, self.image_shape = whole("latent_dim", latent_dim), tuple(image_shape)
         self.likelihood = likelihood or Bernoulli()
         self.objective = objective or ELBO()
         self.dtype = dtype
@@ -77,8 +76,13 @@ class ConditionalVAE:
         for name, network in self.networks:
             network.attach(self.kernels)
             named += list(network.named_parameters(name))
+        for name, parameter in named:
+            if parameter.taken:
+                raise ValueError(f"{name} is part of another model, which would lose it: make a layer of its own")
         self.parameters = Parameters(named, self.kernels, dtype, seed)
         self._check_widths()
+        for _, parameter in named:
+            parameter.taken = True
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -153,9 +157,11 @@ class ConditionalVAE:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
         images, parts = self.check_data(x, c)
 
+        pixels = self.kernels.array(images)
+
         def run(rows: slice) -> np.ndarray:
             index = np.arange(rows.start, rows.stop)
-            batch = self.kernels.gather(self.kernels.array(images), self.kernels.array(index), self.dtype)
+            batch = self.kernels.gather(pixels, self.kernels.array(index), self.dtype)
             return self.encoder.forward(batch, *conditions.select(parts, rows))[0]
 
         h = self._in_batches(len(images), run)

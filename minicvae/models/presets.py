@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from minicvae.checks import whole
 from minicvae.conditions import Classes, Condition, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
@@ -92,6 +93,7 @@ class Preset:
                 raise TypeError(f"{name}: not an option of a preset; expected one of {', '.join(OVERRIDES)}")
         for name in ("encoder_widths", "decoder_widths"):
             _check_widths(name, overrides.get(name, getattr(self, name)))
+        whole("latent_dim", overrides.get("latent_dim", self.latent_dim))
         objective = {k: overrides.pop(k) for k in ("beta", "free_bits") if k in overrides}
         if objective:
             overrides["objective"] = replace(overrides.get("objective", self.objective), **objective)
@@ -112,6 +114,8 @@ class Preset:
 def _check_widths(name: str, widths: Any) -> None:
     if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise TypeError(f"{name}: expected a sequence of layer sizes such as (256, 256), got {widths!r}")
+    for width in widths:
+        whole(name, width)
 
 
 _FIXED = ("name", "summary", "networks", "epochs", "batch_size")

@@ -300,3 +300,15 @@ def test_labels_are_their_one_hot_rows_written_out(device, labels, seed):
     assert losses == pytest.approx(other_losses, rel=1e-12)
     for name, gradient in grads.items():
         np.testing.assert_allclose(gradient, other_grads[name], rtol=1e-10, atol=1e-13)
+
+
+def test_a_layer_cannot_be_torn_out_of_a_model_but_may_try_again_where_none_was_made():
+    encoder, decoder = Dense(4 + 10, 4), Dense(2 + 10, 4)
+    rest = {"condition": Classes(10), "latent_dim": 2, "image_shape": (2, 2), "device": "numpy"}
+    with pytest.raises(ValueError, match="decoder"):
+        CVAE(encoder=encoder, decoder=Dense(3 + 10, 4), **rest)
+    model = CVAE(encoder=encoder, decoder=decoder, **rest)
+    before = model.parameters.value
+    with pytest.raises(ValueError, match=r"^encoder.W is part of another model"):
+        CVAE(encoder=encoder, decoder=Dense(2 + 10, 4), **rest)
+    assert encoder.W.value.base is before
