@@ -23,7 +23,15 @@ from minicvae.kernels.team import SerialBlas, Team
 from minicvae.kernels.vector_math import exp
 from minicvae.kernels.workspace import Workspace
 
-kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "afn"})
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
+    flags = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
+    try:
+        return njit(cache=True, **flags)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(**flags)(function)
+
 
 # Numba compiles small integers better than strings.
 ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}

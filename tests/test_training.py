@@ -79,17 +79,25 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(device):
         assert histories[0].history[name] == histories[1].history[name]
 
 
-def test_numpy_and_cpu_have_the_same_losses_through_a_hundred_steps():
-    rng = np.random.default_rng(0)
-    x, c = rng.integers(0, 256, (320, 28, 28), np.uint8), rng.integers(0, 10, 320)
+@pytest.mark.parametrize("seed", [0, 1, 3])
+@pytest.mark.parametrize(("dtype", "each", "mean"), [("float64", 1e-9, 1e-9), ("float32", 3e-3, 1e-4)])
+def test_numpy_and_cpu_have_the_same_losses_through_a_hundred_steps(dtype, each, mean, seed):
+    """On MNIST, as everybody trains. In float32 a difference in the last place may grow from step to step.
+
+    Adam divides by the size of the gradient: where a gradient cancels to nothing, what is left of it is rounding, and
+    the step is not small. Single losses come to differ by some 1e-4 that way; their mean does not.
+    """
+    train, _ = mc.datasets.load("mnist")
     losses = []
     for device in ("numpy", "cpu"):
         diary = Diary()
-        model = mc.build("mlp", device=device, encoder_widths=(64, 64), decoder_widths=(64, 64))
-        model.fit(x, c, epochs=10, batch_size=32, callbacks=[diary], verbose=0)
-        losses.append(np.array(diary.losses))
-    assert losses[0].shape == (100, 3)
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+        model = mc.build("mlp-small", device=device, dtype=dtype, seed=seed)
+        x, c = train.x[:6400], train.y[:6400]
+        model.fit(x, c, epochs=1, batch_size=64, seed=seed, callbacks=[diary], verbose=0)
+        losses.append(np.array([loss.loss for loss in diary.losses]))
+    assert len(losses[0]) == 100
+    np.testing.assert_allclose(losses[1], losses[0], rtol=each)
+    np.testing.assert_allclose(losses[1].mean(), losses[0].mean(), rtol=mean)
 
 
 def test_bytes_and_floats_are_the_same_run(device):
