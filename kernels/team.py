@@ -20,11 +20,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["SerialBlas", "Team"]
+__all__ = ["SerialBlas", "Team", "Work"]
 
 MOST = 8  # threads of a team: the work of a step is too small for more
 
-Work = Callable[[int, int], None]
+Work = Callable[[int, int], None]  # (start, stop): does these rows
 
 
 class Team:
