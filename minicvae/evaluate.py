@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions
-from minicvae.models.cvae import ConditionalVAE, batches
+from minicvae.models.cvae import BATCH, ConditionalVAE, batches
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose
 
@@ -25,7 +25,7 @@ def evaluate(model: ConditionalVAE, x: Any, c: Any, *, seed: int = 0) -> dict[st
     images = kernels.array(images)
     sums = np.zeros(3)
     with kernels.steps() as begin_step:
-        for i, rows in enumerate(batches(len(images))):
+        for i, rows in enumerate(batches(len(images), max(1, BATCH // model.objective.used))):
             begin_step()
             index = kernels.array(np.arange(rows.start, rows.stop))
             eps = kernels.array(model.noise(len(index), seed, Purpose.EVALUATE, step=i))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 import minicvae as mc
 from minicvae.conditions import Classes
 from minicvae.evaluate import evaluate
-from minicvae.layers import Dense, Layer
+from minicvae.layers import Dense, Layer, trace
 from minicvae.models.cvae import BATCH
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, IWAE
 from minicvae.randomness import Purpose
 
 
@@ -63,6 +63,19 @@ def test_the_objectives_samples_and_free_bits_count(device):
     expected, _ = model.loss_and_gradients(x, c, eps=model.noise(20, 0, Purpose.EVALUATE))
     assert found == pytest.approx(expected, rel=1e-12)
     assert found["loss"] != pytest.approx(found["reconstruction"] + 2 * found["kl"])
+
+
+def test_a_batch_is_so_much_smaller_as_there_are_samples_to_decode(device):
+    model, (x, c) = small(device, objective=IWAE(BATCH // 2)), data(3)
+    with trace(("decoder", model.decoder)) as record:
+        found = evaluate(model, x, c)
+    assert {len(entry.output) for entry in record} == {BATCH, BATCH // 2}
+    sums = np.zeros(3)
+    for i, rows in enumerate((slice(0, 2), slice(2, 3))):
+        eps = model.noise(len(x[rows]), 0, Purpose.EVALUATE, step=i)
+        losses, _ = model.loss_and_gradients(x[rows], c[rows], eps=eps)
+        sums += np.multiply(list(losses.values()), len(x[rows]))
+    assert list(found.values()) == pytest.approx(sums / 3, rel=1e-12)
 
 
 def test_bytes_and_floats_are_the_same(device):

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choic
 from minicvae.conditions import Classes, Vector
 from minicvae.model import CVAE, build
 from minicvae.models.presets import PRESETS, Preset, find
+from minicvae.objectives import IWAE
 from minicvae.optimizers import OPTIMIZERS
 from minicvae.runs import STATUSES, Recorder, Run, check_free, next_free
 from minicvae.schedules import Cyclical, Linear, Schedule
@@ -84,6 +86,18 @@ def arguments(parser: Parser) -> None:
 
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", metavar="N", type=at_least(1), help="dimensions of z (default: the preset's)")
+    model.add_argument(
+        "--objective",
+        metavar="NAME",
+        type=choice("elbo", "iwae"),
+        help="elbo, or iwae: the importance-weighted bound, which is tighter (default: the preset's, elbo)",
+    )
+    model.add_argument(
+        "--samples",
+        metavar="N",
+        type=at_least(1),
+        help="how many z are drawn for each image (default: the preset's, 1; for iwae 50)",
+    )
     model.add_argument(
         "--beta", metavar="B", type=number(zero=True), help="weight of the KL (default: the preset's, 1)"
     )
@@ -149,6 +163,8 @@ def run(args: Namespace) -> int:
     held_out = args.validation == "held-out" or args.patience is not None
     if held_out and args.validation == "test":
         raise UsageError("argument --patience: it chooses the model, which the test images must not; use held-out ones")
+    if args.objective == "iwae" and args.free_bits is not None:
+        raise UsageError("argument --free-bits: the importance-weighted bound has none; use it with --objective elbo")
     folder = Path(args.out) if args.out else next_free("runs", preset.name)
     check_free(folder, overwrite=args.overwrite)
     data = prepare(
@@ -210,6 +226,8 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
 def _build(preset: Preset, data: Data, args: Namespace) -> CVAE:
     overrides = {name: getattr(args, name) for name in ("latent_dim", "beta", "free_bits")}
     overrides = {name: value for name, value in overrides.items() if value is not None}
+    objective = IWAE() if args.objective == "iwae" else preset.objective
+    overrides["objective"] = replace(objective, samples=args.samples) if args.samples else objective
     if isinstance(preset.condition, Classes):
         overrides["classes"] = len(data.class_names)
     shape = data.test.x.shape[1:]
