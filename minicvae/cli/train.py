@@ -17,7 +17,7 @@ import numpy as np
 
 from minicvae import __version__
 from minicvae.callbacks import as_sum
-from minicvae.cli.data import HELD_OUT, Data, prepare
+from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
 from minicvae.cli.models import announce_compilation, draw
 from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choice, device_option, number
 from minicvae.conditions import Classes, Vector
@@ -77,6 +77,14 @@ def arguments(parser: Parser) -> None:
         help="use the images of these classes only; pictures put the others in brackets",
     )
     data.add_argument("--limit", metavar="N", type=at_least(1), help="train on the first N images only")
+    data.add_argument(
+        "--pixels",
+        metavar="HOW",
+        type=choice(*PIXELS),
+        default="grey",
+        help="grey (the default); static: black or white, drawn once with the grey level as the probability of white; "
+        "dynamic: training images are drawn anew at each epoch, all others once",
+    )
     data.add_argument(
         "--validation",
         metavar="WHICH",
@@ -172,6 +180,7 @@ def run(args: Namespace) -> int:
         only_classes=args.only_classes,
         limit=args.limit,
         held_out=held_out,
+        pixels=args.pixels,
         measured=isinstance(preset.condition, Vector),
     )
     announce_compilation(args.device)
@@ -259,7 +268,8 @@ def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], fol
         validation = "the test images; nothing is chosen by them"
     lines = {
         "model": f"{model.parameters.size:,} parameters, latent {model.latent_dim}, {model.dtype} on {model.device}",
-        "data": f"{data.source}: {len(data.train):,} training and {len(data.test):,} test images of {height}x{width}",
+        "data": f"{data.source}: {len(data.train):,} training and {len(data.test):,} test images of {height}x{width}, "
+        f"{data.pixels} pixels",
         "condition": ", ".join(data.class_names[k] for k in data.shown)
         if data.standardisation is None
         else ", ".join(data.names),
@@ -281,7 +291,8 @@ def _fit(model: CVAE, data: Data, record: Run, history: History, *, verbose: boo
     # An overflow is not worth a warning: the error that follows says where it was.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         model.fit(
-            *data.pair(data.train),
+            *data.training_pair(),
+            binarise=data.pixels == "dynamic",
             validation_data=data.pair(data.held_out or data.test),
             beta=_annealed(settings["kl_annealing"], model.objective.beta),
             early_stopping=settings["patience"],
