@@ -309,6 +309,19 @@ class Reference(Convolution):
         nll = ((square + v).sum(axis=1) + x.shape[1] * LOG_2PI) / 2
         return nll, xp.concatenate([r * precision, (1 - square) / 2], axis=1)
 
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """-log p(y|l) = log Σ_k exp(l_k) - l_y and its derivative; l (n, classes), y labels (n,) -> (n,), (n, classes).
+
+            p(k|l) = exp(l_k) / Σ_j exp(l_j)          d/dl_k = p(k|l) - [k = y]
+
+        The largest logit is taken out of the sum, so that no exponential overflows.
+        """
+        xp = self.xp
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        onehot = self.one_hot(OneHot(labels, logits.shape[1]), logits.dtype)
+        return -(log_p * onehot).sum(axis=1), xp.exp(log_p) - onehot
+
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd: the chain rule through a loss of each example; rows (n, d), scale (n,)."""
         return rows * scale[:, None]

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     GENERATE = 4
     SAMPLE_PIXELS = 5
     LOG_LIKELIHOOD = 6
+    DIAGNOSE = 7
 
 
 def check_seed(seed: Any) -> int:

@@ -180,6 +180,30 @@ def test_the_log_mean_exp_neither_overflows_nor_loses_its_sum(host, n, samples, 
     np.testing.assert_allclose(weights, special.softmax(log_w, axis=0), rtol=1e-13)
 
 
+# Classes
+
+
+@given(n=sizes, classes=sizes, scale=st.sampled_from([1.0, 5.0]), seed=seeds)
+def test_the_gradient_of_the_cross_entropy_is_its_slope(host, assert_slopes, n, classes, scale, seed):
+    labels = np.random.default_rng(seed).integers(0, classes, n)
+
+    def forward(logits):
+        nll, derivative = host.softmax_cross_entropy(logits, labels)
+        return nll, lambda dnll: dnll[:, None] * derivative
+
+    if classes > 1:  # a single class is certain
+        assert_slopes(forward, (scale * normal(seed, n, classes),))
+
+
+@given(n=sizes, classes=sizes, offset=st.sampled_from([0.0, -1e4, 1e4]), seed=seeds)
+def test_the_cross_entropy_is_minus_the_log_probability_of_the_label(host, n, classes, offset, seed):
+    rng = np.random.default_rng(seed)
+    logits, labels = 10 * rng.standard_normal((n, classes)) + offset, rng.integers(0, classes, n)
+    nll, derivative = host.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(nll, -special.log_softmax(logits, axis=1)[np.arange(n), labels], atol=1e-11)
+    np.testing.assert_allclose(derivative, special.softmax(logits, axis=1) - np.eye(classes)[labels], atol=1e-11)
+
+
 # Likelihoods
 
 
