@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from minicvae.cli.parser import suggestion
 from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, binarise, load
 
-__all__ = ["HELD_OUT", "PIXELS", "Data", "Split", "class_numbers", "prepare", "recorded", "rows", "standardisation_in"]
+__all__ = [
+    "HELD_OUT",
+    "PIXELS",
+    "Data",
+    "Split",
+    "class_numbers",
+    "labelled",
+    "prepare",
+    "recorded",
+    "rows",
+    "standardisation_in",
+]
 
 HELD_OUT = 6  # one in so many of the training images, from the end: the last 10,000 of MNIST's 60,000
 PIXELS = ("grey", "static", "dynamic")
@@ -136,6 +147,11 @@ def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
     """That of the attributes, from the entry `data` of a run's config; None for a model of classes."""
     measured = entry.get("attributes")
     return measured and Standardisation(tuple(measured["mean"]), tuple(measured["scale"]))
+
+
+def labelled(source: str) -> Dataset:
+    """All training images of a data set, with their labels. Raises as `prepare` does."""
+    return _load(source)[1][0]
 
 
 def class_numbers(words: Sequence[str], names: Sequence[str]) -> list[int]:
