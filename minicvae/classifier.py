@@ -6,6 +6,7 @@ A linear one says whether labels can be read off a latent; a small convolutional
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,11 +128,20 @@ def digit_network(image_shape: tuple[int, int], classes: int) -> Layer:
     )
 
 
-def trained_on(x: np.ndarray, labels: np.ndarray, *, device: str = "cpu", cache: Path | None = None) -> Classifier:
+def trained_on(
+    x: np.ndarray,
+    labels: np.ndarray,
+    *,
+    device: str = "cpu",
+    cache: Path | None = None,
+    announce: Callable[[], None] = lambda: None,
+) -> Classifier:
     """The convolutional classifier of images x (n, h, w), uint8, with labels (n,).
 
     It is trained the first time, which takes minutes, and from then on read from a file under `cache` (by default the
-    user's cache folder) whose name is a hash of all that it depends on.
+    user's cache folder) whose name is a hash of all that it depends on. announce: called where it has to be trained.
+
+    Raises ValueError if the file is damaged, OSError where it cannot be written.
     """
     classes = int(labels.max()) + 1
     classifier = Classifier(digit_network(x.shape[1:], classes), device=device)
@@ -146,6 +156,7 @@ def trained_on(x: np.ndarray, labels: np.ndarray, *, device: str = "cpu", cache:
         for name, value in checkpoint.read(file)[1].items():
             classifier.parameters[name] = value
     else:
+        announce()
         classifier.fit(x, labels, epochs=EPOCHS, learning_rate=RATE, shift=SHIFT)
         k = classifier.kernels
         checkpoint.write(file, {}, ((name, k.to_numpy(value)) for name, value in classifier.parameters.items()))

@@ -119,11 +119,13 @@ def test_every_shift_occurs():
 def test_the_classifier_of_a_data_set_is_trained_once_and_then_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "EPOCHS", 2)
     x, labels = bars(60)
-    first = trained_on(x, labels, device="numpy", cache=tmp_path)
+    said = []
+    first = trained_on(x, labels, device="numpy", cache=tmp_path, announce=lambda: said.append("training"))
     (file,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "fit", None)
-        again = trained_on(x, labels, device="numpy", cache=tmp_path)
+        again = trained_on(x, labels, device="numpy", cache=tmp_path, announce=lambda: said.append("again"))
+    assert said == ["training"]
     for name, value in first.parameters.items():
         np.testing.assert_array_equal(value, again.parameters[name])
     trained_on(x, (labels + 1) % 3, device="numpy", cache=tmp_path)

@@ -101,11 +101,12 @@ def test_a_probe_reads_the_label_where_it_is_and_guesses_where_it_is_not():
     assert found.found == pytest.approx(found.reference, abs=0.05)
 
 
-def test_a_probe_reads_z_and_not_its_mean():
-    """Means that tell the label, drowned in the posterior's own noise: the decoder sees no label either."""
-    groups = np.arange(1000) % 2
-    found = label_probe(1e-3 * groups[:, None], np.zeros((1000, 1)), groups)
-    assert found.found == pytest.approx(0.5, abs=0.06)
+def test_a_probe_reads_z_with_the_noise_of_the_posterior_and_not_its_mean():
+    """Two classes at ±1 with the standard deviation 2: nobody can be right more often than Φ(1/2)."""
+    groups = np.arange(8000) % 2
+    found = label_probe(2.0 * groups[:, None] - 1, np.full((8000, 1), np.log(4.0)), groups)
+    assert found.found == pytest.approx(stats.norm.cdf(0.5), abs=0.03)
+    assert found.reference == pytest.approx(0.5, abs=0.03)
 
 
 # The pictures
@@ -116,11 +117,10 @@ def test_the_spread_is_the_mean_distance_of_all_pairs_of_a_class(seed, kind):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (9, 2, 3), np.uint8)
     pixels = images.reshape(9, 6) / 255
-    groups = np.array([3, 1, 3, 1, 1, 3, 7, 3, 1])
+    groups = np.array([3, 1, 3, 1, 1, 8, 7, 8, 1])
     found = spread_within(images if kind == "uint8" else pixels.astype(np.float32), groups)
-    expected = [scipy_distance.pdist(pixels[groups == g]).mean() for g in (1, 3)]
-    np.testing.assert_allclose(found[:2], expected, rtol=1e-3)
-    assert np.isnan(found[2])
+    expected = [scipy_distance.pdist(pixels[groups == g]).mean() if g != 7 else np.nan for g in (1, 3, 7, 8)]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_equal_images_have_no_spread():

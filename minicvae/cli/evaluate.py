@@ -115,6 +115,9 @@ def _classifier(model: CVAE, source: str, device: str) -> Classifier | None:
     """The classifier of the whole data set, where the model is conditioned on its classes."""
     if not isinstance(model.condition, Classes):
         return None
+
+    def announce() -> None:
+        print("training a classifier of these images, the first time only ...", file=sys.stderr, flush=True)
+
     whole = labelled(source)
-    print("the classifier of these images is trained if it is not there yet ...", file=sys.stderr, flush=True)
-    return trained_on(whole.x, whole.y, device=device)
+    return trained_on(whole.x, whole.y, device=device, announce=announce)
