@@ -145,7 +145,8 @@ class Diagnosis:
 
     kl, information, variance: of each dimension of z, (l,): nats, nats, and the variance of the posterior mean.
     leakage: accuracy of `label_probe`, and chance; None without classes.
-    spread: `spread_within`, mean over the classes, of generated images and of real ones.
+    spread: `spread_within`, mean over the classes, of generated images and of real ones. A generated image is E[x|z,c],
+    smoother than a real one and so a little less spread even where nothing is wrong.
     copied: mean distance of generated images to the nearest of the training images, and to the nearest of as many that
     the model never saw. nearest_real: that of unseen real images to the nearest of all training images, beside that of
     generated ones. None without training images.

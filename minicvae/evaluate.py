@@ -19,7 +19,7 @@ def evaluate(model: ConditionalVAE, x: Any, c: Any, *, seed: int = 0) -> dict[st
     """{"loss", "reconstruction", "kl"} in nats per example, averaged over all examples of (x, c).
 
     The objective of training with its full beta, estimated with as many samples of z; the noise is a function of
-    `seed` alone, so the same model gives the same numbers. With beta = 1 the loss is minus the ELBO.
+    `seed` alone, so the same model gives the same numbers. With beta = 1 the loss is minus the bound on log p(x|c).
     """
     images, parts = model.check_data(x, c)
     kernels = model.kernels

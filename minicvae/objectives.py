@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicvae import distributions
+from minicvae.checks import whole
 from minicvae.kernels import Array, Reference
 from minicvae.layers.layer import Backward, once
 
@@ -111,8 +112,7 @@ class IWAE:
 
     def __post_init__(self) -> None:
         _check_not_negative(beta=self.beta)
-        if self.samples < 1:
-            raise ValueError(f"samples: expected at least 1, got {self.samples!r}")
+        whole("samples", self.samples)
 
     @property
     def used(self) -> int:

@@ -189,7 +189,12 @@ def test_wrong_settings_are_refused(settings, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"samples": 0}, "samples: expected at least 1, got 0"), ({"beta": -1}, "beta: "), ({"beta": np.nan}, "beta: ")],
+    [
+        ({"samples": 0}, "samples: expected a whole number of at least 1, got 0"),
+        ({"samples": 2.5}, "samples: "),
+        ({"beta": -1}, "beta: "),
+        ({"beta": np.nan}, "beta: "),
+    ],
 )
 def test_wrong_settings_of_the_importance_weighted_bound_are_refused(settings, message):
     with pytest.raises(ValueError, match=f"^{message}"):
