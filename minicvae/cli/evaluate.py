@@ -76,7 +76,7 @@ def run(args: Namespace) -> int:
     results = {"losses": losses, "log_likelihood": likelihood, "diagnosis": diagnosis.as_dict()}
     text = json.dumps(results, indent=2) + "\n"
     if args.data is None:
-        with whole_file(record.folder / "evaluation.json") as temporary:
+        with whole_file(record.evaluation_file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if args.json:
         print(text, end="")
