@@ -3,6 +3,7 @@
     config.json         how the run was made, with which versions, and how it ended
     metrics.csv         the losses and the like, one row an epoch
     model.safetensors   the model, enough to use it without the rest
+    evaluation.json     what `minicvae evaluate` found, where it was asked to
     figures/            pictures
 
 `config.json` always has `format`, `status` (one of `STATUSES`), `preset` and `data`; what else is in it is up to who
@@ -40,6 +41,7 @@ class Run:
         self.config_file = self.folder / "config.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.model_file = self.folder / "model.safetensors"
+        self.evaluation_file = self.folder / "evaluation.json"
         self.figures = self.folder / "figures"
 
     @classmethod
@@ -51,7 +53,7 @@ class Run:
         check_free(folder, overwrite=overwrite)
         run = cls(folder)
         pictures = [*run.folder.glob("*.png"), *run.figures.glob("*.png")]
-        for file in (run.config_file, run.metrics_file, run.model_file, *pictures):
+        for file in (run.config_file, run.metrics_file, run.model_file, run.evaluation_file, *pictures):
             file.unlink(missing_ok=True)
         run.figures.mkdir(parents=True, exist_ok=True)
         run.config = {"format": FORMAT, "status": "running"}

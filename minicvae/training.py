@@ -80,6 +80,7 @@ def fit(
     learning_rate: float | Schedule = 1e-3,
     optimizer: str | optimizers.Optimizer = "adam",
     beta: float | Schedule | None = None,
+    binarise: bool = False,
     clip_norm: float | None = None,
     early_stopping: int | cb.EarlyStopping | None = None,
     callbacks: Sequence[cb.Callback] = (),
@@ -94,6 +95,8 @@ def fit(
     validation_data: (x, c), evaluated after every epoch.
     learning_rate, beta: a number, or a schedule over the training (`minicvae.schedules`); beta anneals the KL's
     weight, None leaves it to the objective.
+    binarise: draw every pixel of x black or white, anew at each epoch, white with its grey level as the probability.
+    validation_data is left as it is: `datasets.binarise` draws it once.
     clip_norm: rescale the gradient where its global norm is above this.
     early_stopping: patience in epochs on the validation loss, or an `EarlyStopping`; puts the best weights back.
     history: an empty `History` to fill, for who wants to read it although the training broke off.
@@ -117,6 +120,8 @@ def fit(
     weight = as_schedule("beta", model.objective.beta if beta is None else beta)
     if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
         raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+    if not isinstance(binarise, bool):
+        raise TypeError(f"binarise: expected True or False, got {binarise!r}")
     if validation_data is not None:
         model.check_data(*_check_pair(validation_data), "validation_data[0]", "validation_data[1]")
     if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
@@ -149,6 +154,9 @@ def fit(
                     progress = (epoch * steps + step) / (epochs * steps)
                     kernels.begin_step()
                     batch = kernels.gather(images, index, model.dtype)
+                    if binarise:  # epochs from 1 on, for `datasets.binarise` has the stream of epoch 0
+                        u = generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step).random(batch.shape)
+                        batch = (kernels.array(u) < batch).astype(model.dtype)
                     given = conditions.select(parts, index)
                     eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
                     parameters.zero_grad()

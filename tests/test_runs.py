@@ -95,6 +95,7 @@ def test_a_run_is_not_overwritten_unless_it_is_allowed_and_then_nothing_of_it_st
     Recorder(run).on_epoch_end(model, 0, losses(1.0)[0])
     (run.figures / "old.png").write_bytes(b"")
     (run.folder / "generated.png").write_bytes(b"")
+    run.evaluation_file.write_text("{}")
     (run.folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="already holds a run"):
         Run.create(run.folder, **CONFIG)

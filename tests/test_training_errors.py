@@ -249,6 +249,7 @@ GOOD = digits(4)
         ({"clip_norm": -1.0}, ValueError, "clip_norm: "),
         ({"clip_norm": float("nan")}, ValueError, "clip_norm: "),
         ({"early_stopping": 0}, ValueError, "patience: expected at least 1 epoch, got 0"),
+        ({"binarise": "static"}, TypeError, "binarise: expected True or False, got 'static'"),
         ({"callbacks": ["print"]}, TypeError, "callbacks: expected Callback objects, got str"),
         ({"callbacks": [Callback]}, TypeError, "callbacks: expected Callback objects, got type"),
         ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),

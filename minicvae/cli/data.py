@@ -9,17 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicvae.cli.parser import suggestion
-from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, load
+from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, binarise, load
 
-__all__ = ["HELD_OUT", "Data", "Split", "class_numbers", "prepare", "recorded", "rows", "standardisation_in"]
+__all__ = [
+    "HELD_OUT",
+    "PIXELS",
+    "Data",
+    "Split",
+    "class_numbers",
+    "labelled",
+    "prepare",
+    "recorded",
+    "rows",
+    "standardisation_in",
+]
 
 HELD_OUT = 6  # one in so many of the training images, from the end: the last 10,000 of MNIST's 60,000
+PIXELS = ("grey", "static", "dynamic")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split(Dataset):
-    """Images of a data set, which are measured when that is first asked for."""
+    """Images of a data set, which are measured when that is first asked for.
+
+    binary: the same in black and white, where a model is to see them so.
+    """
+
+    binary: NDArray[np.uint8] | None = None
 
     @cached_property
     def measures(self) -> np.ndarray:
@@ -31,14 +50,16 @@ class Split(Dataset):
 class Data:
     """A data set as a run uses it.
 
-    held_out: training images kept back for validation. class_names: what the labels 0, 1, ... are called; shown: those
-    labels that are in use. standardisation: of the attributes, where they are the condition.
+    held_out: training images kept back for validation. pixels: "grey"; "static", black or white, drawn once; "dynamic",
+    drawn anew at each epoch of the training, and once for all else. class_names: what the labels 0, 1, ... are called;
+    shown: those labels that are in use. standardisation: of the attributes, where they are the condition.
     """
 
     source: str
     train: Split
     held_out: Split | None
     test: Split
+    pixels: str
     shown: tuple[int, ...]
     class_names: tuple[str, ...]
     standardisation: Standardisation | None
@@ -49,7 +70,11 @@ class Data:
 
     def pair(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """(x, c), as the methods of a model take them."""
-        return split.x, self.condition(split)
+        return (split.x if split.binary is None else split.binary), self.condition(split)
+
+    def training_pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """(x, c) for `fit`, which itself draws pixels that are dynamic."""
+        return (self.train.x, self.condition(self.train)) if self.pixels == "dynamic" else self.pair(self.train)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,6 +90,7 @@ class Data:
             "training_images": len(self.train),
             "held_out_images": len(self.held_out) if self.held_out else 0,
             "test_images": len(self.test),
+            "pixels": self.pixels,
             "class_names": self.class_names,
             "classes": self.shown,
         }
@@ -80,13 +106,14 @@ def prepare(
     limit: int | None = None,
     held_out: bool = False,
     measured: bool = False,
+    pixels: str = "grey",
 ) -> Data:
     """The data of a new run.
 
     source: a data set's name, a folder of IDX files or an .npz file. only_classes: the names or numbers of the classes
     to use, in training and test alike; none for all. held_out: keep one in `HELD_OUT` training images back. limit:
     train on the first so many of the others. measured: the condition is the images' attributes, standardised on those
-    that are trained on.
+    that are trained on. pixels: as in `Data`.
 
     Raises FileNotFoundError, ValueError or OSError as `minicvae.datasets.load` does, and ValueError for classes that
     there are not, or where too few images are left.
@@ -96,7 +123,7 @@ def prepare(
     names = train.class_names or tuple(map(str, range(classes)))
     shown = tuple(sorted(set(class_numbers(only_classes, names)))) if only_classes else tuple(range(classes))
     kept = int(np.isin(train.y, shown).sum()) // HELD_OUT if held_out else None
-    data = _split(place, train, test, shown, names, kept, limit)
+    data = _split(place, train, test, pixels, shown, names, kept, limit)
     if not measured:
         return data
     return dataclasses.replace(data, standardisation=Standardisation.fit(data.train.measures))
@@ -112,7 +139,7 @@ def recorded(entry: Mapping[str, Any], source: str | None = None) -> Data:
     kept, limit = entry["held_out_images"] or None, entry["training_images"]
     if source is not None:
         shown, kept, limit = tuple(range(len(names))), None, None
-    data = _split(place, train, test, shown, names, kept, limit)
+    data = _split(place, train, test, entry.get("pixels", "grey"), shown, names, kept, limit)
     return dataclasses.replace(data, standardisation=standardisation_in(entry))
 
 
@@ -120,6 +147,11 @@ def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
     """That of the attributes, from the entry `data` of a run's config; None for a model of classes."""
     measured = entry.get("attributes")
     return measured and Standardisation(tuple(measured["mean"]), tuple(measured["scale"]))
+
+
+def labelled(source: str) -> Dataset:
+    """All training images of a data set, with their labels. Raises as `prepare` does."""
+    return _load(source)[1][0]
 
 
 def class_numbers(words: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -149,6 +181,7 @@ def _split(
     place: str,
     train: Dataset,
     test: Dataset,
+    pixels: str,
     shown: tuple[int, ...],
     names: tuple[str, ...],
     held_out: int | None,
@@ -156,22 +189,32 @@ def _split(
 ) -> Data:
     """Only the classes that are shown; the last `held_out` training images apart; the first `limit` of the rest."""
     if len(shown) < len(names):
-        train, test = (rows(part, np.isin(part.y, shown)) for part in (train, test))
+        train, test = (
+            dataclasses.replace(part, x=part.x[used], y=part.y[used])
+            for part in (train, test)
+            for used in [np.isin(part.y, shown)]
+        )
     kept = None
     if held_out is not None:
         train, kept = train.hold_out(held_out)
-    everything = slice(None)
+
+    def seen(part: Dataset, count: int | None = None) -> Split:
+        x = part.x[:count]
+        return Split(x, part.y[:count], names, None if pixels == "grey" else binarise(x))
+
     return Data(
         source=place,
-        train=rows(train, slice(limit)),
-        held_out=rows(kept, everything) if kept else None,
-        test=rows(test, everything),
+        train=seen(train, limit),
+        held_out=seen(kept) if kept else None,
+        test=seen(test),
+        pixels=pixels,
         shown=shown,
         class_names=names,
         standardisation=None,
     )
 
 
-def rows(dataset: Dataset, rows: Any) -> Split:
-    """The examples dataset[rows]."""
-    return Split(dataset.x[rows], dataset.y[rows], dataset.class_names)
+def rows(split: Split, rows: Any) -> Split:
+    """The examples split[rows]."""
+    binary = None if split.binary is None else split.binary[rows]
+    return Split(split.x[rows], split.y[rows], split.class_names, binary)

@@ -25,7 +25,7 @@ from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
 from minicvae.models.border import as_rows, check_count, check_images, check_matrix
-from minicvae.objectives import ELBO, Losses
+from minicvae.objectives import ELBO, Losses, Objective
 from minicvae.parameters import Parameters
 from minicvae.randomness import Purpose, standard_normal
 
@@ -59,7 +59,7 @@ class ConditionalVAE:
         latent_dim: int,
         image_shape: Sequence[int] = (28, 28),
         likelihood: Likelihood | None = None,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         seed: int = 0,
@@ -112,7 +112,7 @@ class ConditionalVAE:
         h, encoder_backward = self.encoder.forward(x, *c)  # (n, 2 l)
         mean, log_var = h[:, :l], h[:, l:]
         z, sample_backward = distributions.reparameterise(k, mean, log_var, eps)  # (S, n, l)
-        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l)
+        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l); IWAE (S, n, l)
         g, decoder_backward = self.decoder.forward(z[:s].reshape(s * n, l), *conditions.repeat(c, s))
         nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x)  # (s n,)
         losses, objective_backward = self.objective.forward(k, nll.reshape(s, n), kl, beta)
