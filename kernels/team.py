@@ -20,11 +20,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["SerialBlas", "Team"]
+__all__ = ["SerialBlas", "Team", "Work"]
 
 MOST = 8  # threads of a team: the work of a step is too small for more
 
-Work = Callable[[int, int], None]
+Work = Callable[[int, int], None]  # (start, stop): does these rows
 
 
 class Team:
@@ -120,7 +120,7 @@ class _Helper:
 
 
 class SerialBlas:
-    """Holds BLAS to the thread that calls it, between the first `hold` and the last `release`."""
+    """Holds BLAS to the thread that calls it, from the first `hold` to the last `release`, of whatever threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -137,6 +137,7 @@ class SerialBlas:
                     from threadpoolctl import ThreadpoolController
 
                     self._controller = ThreadpoolController()
+                _take_control()
                 self._limit = self._controller.limit(limits=1, user_api="blas")
 
     def release(self) -> None:
@@ -144,7 +145,17 @@ class SerialBlas:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
+                _take_control()
                 self._limit.restore_original_limits()
+                _take_control()
+
+
+def _take_control() -> None:
+    """Let any thread set OpenBLAS's limits: threadpoolctl lets the first one that did so keep them to itself."""
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):  # since 3.7
+        OpenBLASController.clear_controlling_thread(force=True)
 
 
 def _cores() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minicvae import checkpoint, conditions, distributions, layers, objectives, summary, training
 from minicvae.description import describe, restore
-from minicvae.evaluate import evaluate
+from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Layer
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.models.presets import PRESETS, find
@@ -32,6 +32,10 @@ class CVAE(ConditionalVAE):
     def evaluate(self, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
         """{"loss", "reconstruction", "kl"} in nats per example; see `minicvae.evaluate`."""
         return evaluate(self, x, c, seed=seed)
+
+    def log_likelihood(self, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
+        """log p(x|c) of each example by importance sampling, (n,) nats; see `minicvae.evaluate.log_likelihood`."""
+        return log_likelihood(self, x, c, samples, seed=seed)
 
     def summary(self) -> str:
         """Print the table of layers, output shapes and parameter counts; return it too."""

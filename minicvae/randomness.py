@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     EVALUATE = 3
     GENERATE = 4
     SAMPLE_PIXELS = 5
+    LOG_LIKELIHOOD = 6
+    DIAGNOSE = 7
 
 
 def check_seed(seed: Any) -> int:

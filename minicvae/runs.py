@@ -3,6 +3,7 @@
     config.json         how the run was made, with which versions, and how it ended
     metrics.csv         the losses and the like, one row an epoch
     model.safetensors   the model, enough to use it without the rest
+    evaluation.json     what `minicvae evaluate` found, where it was asked to
     figures/            pictures
 
 `minicvae generate` and `reconstruct` add a picture each. `config.json` always has `format`, `status` (one of
@@ -32,8 +33,8 @@ REQUIRED = ("status", "preset", "data")
 STATUSES = {"epochs": "finished", "early": "stopped early", "interrupted": "interrupted", "error": "failed"}
 """`History.stopped` -> what `config.json` calls it; before that it is "running"."""
 OURS = re.compile(
-    r"config\.json|metrics\.csv|model\.safetensors|(generated|reconstructed)\.png|"
-    r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|"
+    r"config\.json|metrics\.csv|model\.safetensors|evaluation\.json|(generated|reconstructed)\.png|"
+    r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|dimensions|"
     r"posterior_means(_of_one)?|manifold(_\d+)?)\.png"
 )
 """The files of a run, and no others: what a new run in the same folder may delete."""
@@ -47,6 +48,7 @@ class Run:
         self.config_file = self.folder / "config.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.model_file = self.folder / "model.safetensors"
+        self.evaluation_file = self.folder / "evaluation.json"
         self.figures = self.folder / "figures"
 
     @classmethod

@@ -12,6 +12,7 @@ import minicvae as mc
 from minicvae import layers
 from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import Gaussian, LearnedGaussian
+from minicvae.objectives import IWAE
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'minicvae[torch]'")
 
@@ -93,15 +94,15 @@ def margins(size, kernel, stride):
 
 
 def negative_log_likelihood(likelihood, h, x):
-    """Summed over pixels, averaged over examples, from torch.distributions and torch's own losses."""
+    """Of each example, summed over pixels, from torch.distributions and torch's own losses."""
     if isinstance(likelihood, Gaussian):
         log_p = torch.distributions.Normal(torch.sigmoid(h), likelihood.sigma).log_prob(x)
-        return -log_p.sum(1).mean()
+        return -log_p.sum(1)
     if isinstance(likelihood, LearnedGaussian):
         mu, v = h.chunk(2, dim=1)
-        return -torch.distributions.Normal(mu, torch.exp(v / 2)).log_prob(x).sum(1).mean()
+        return -torch.distributions.Normal(mu, torch.exp(v / 2)).log_prob(x).sum(1)
     bce = torch.nn.functional.binary_cross_entropy_with_logits(h, x, reduction="none")
-    return bce.sum(1).mean()
+    return bce.sum(1)
 
 
 def loss_torch(model, weights, x, c, eps):
@@ -110,19 +111,20 @@ def loss_torch(model, weights, x, c, eps):
     q = torch.distributions.Normal(mean, torch.exp(log_var / 2))
     p = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
     z = mean + torch.exp(log_var / 2) * eps
-    if model.objective.kl == "closed":
-        kl = torch.distributions.kl_divergence(q, p)
-    else:
-        kl = (q.log_prob(z) - p.log_prob(z)).mean(0)
-    kl = torch.clamp(kl.mean(0), min=model.objective.free_bits).sum()
-    decoded = z[: model.objective.decoded or None]
-    reconstruction = torch.stack(
+    decoded = z[: model.objective.used]
+    nll = torch.stack(
         [
             negative_log_likelihood(model.likelihood, run_torch(model.decoder, weights, "decoder", z_s, *c), x)
             for z_s in decoded
         ]
-    ).mean()
-    return reconstruction + model.objective.beta * kl
+    )
+    log_ratio = q.log_prob(z) - p.log_prob(z)
+    if isinstance(model.objective, IWAE):
+        log_w = -nll - model.objective.beta * log_ratio.sum(2)
+        return (np.log(len(z)) - torch.logsumexp(log_w, 0)).mean()
+    kl = torch.distributions.kl_divergence(q, p) if model.objective.kl == "closed" else log_ratio.mean(0)
+    kl = torch.clamp(kl.mean(0), min=model.objective.free_bits).sum()
+    return nll.mean() + model.objective.beta * kl
 
 
 def condition_for(kind, rng):
@@ -170,6 +172,8 @@ MODELS = {name: partial(mc.build, name) for name in mc.presets()} | {
     "beta and free bits": partial(mc.build, "mlp-small", beta=3.0, free_bits=0.4),
     "learned variance": partial(mc.build, "mlp-small", likelihood=LearnedGaussian()),
     "four samples": partial(mc.build, "latent2d", objective=mc.objectives.ELBO(samples=4)),
+    "importance-weighted bound": partial(mc.build, "latent2d", objective=IWAE(samples=5)),
+    "importance-weighted bound, weighted": partial(mc.build, "gaussian", objective=IWAE(samples=3, beta=0.5)),
     "two conditions": partial(mc.build, "mlp-small", condition=Parts(CONDITIONS)),
     "every layer": every_layer,
 }

@@ -138,6 +138,7 @@ def test_a_run_is_not_overwritten_unless_it_is_allowed_and_then_nothing_of_it_st
     (run.figures / "walks.png").write_bytes(b"")
     (run.figures / "manifold_11.png").write_bytes(b"")
     (run.folder / "generated.png").write_bytes(b"")
+    run.evaluation_file.write_text("{}")
     (run.folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="already holds a run"):
         Run.create(run.folder, **CONFIG)

@@ -11,18 +11,21 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minicvae.cli.parser import suggestion
-from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, load
+from minicvae.datasets import ATTRIBUTES, NAMES, Dataset, Standardisation, attributes, binarise, load
 from minicvae.runs import Run
 
 __all__ = [
     "HELD_OUT",
+    "PIXELS",
     "Data",
     "Split",
     "check_entry",
     "class_numbers",
     "in_brackets",
+    "labelled",
     "prepare",
     "recorded",
     "rows",
@@ -32,10 +35,17 @@ __all__ = [
 HELD_OUT = 6  # one in so many of the training images, from the end: the last 10,000 of MNIST's 60,000
 MOST_CLASSES = 1000  # a label above that is taken for a mistake in the data
 ENTRY = {"source": str, "training_images": int, "held_out_images": int, "class_names": list, "classes": list}
+PIXELS = ("grey", "static", "dynamic")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split(Dataset):
-    """Images of a data set, which are measured when that is first asked for."""
+    """Images of a data set, which are measured when that is first asked for.
+
+    binary: the same in black and white, where a model is to see them so.
+    """
+
+    binary: NDArray[np.uint8] | None = None
 
     @cached_property
     def measures(self) -> np.ndarray:
@@ -47,14 +57,16 @@ class Split(Dataset):
 class Data:
     """A data set as a run uses it.
 
-    held_out: training images kept back for validation. class_names: what the labels 0, 1, ... are called; shown: those
-    labels that are in use. standardisation: of the attributes, where they are the condition.
+    held_out: training images kept back for validation. pixels: "grey"; "static", black or white, drawn once; "dynamic",
+    drawn anew at each epoch of the training, and once for all else. class_names: what the labels 0, 1, ... are called;
+    shown: those labels that are in use. standardisation: of the attributes, where they are the condition.
     """
 
     source: str
     train: Split
     held_out: Split | None
     test: Split
+    pixels: str
     shown: tuple[int, ...]
     class_names: tuple[str, ...]
     standardisation: Standardisation | None
@@ -65,7 +77,11 @@ class Data:
 
     def pair(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """(x, c), as the methods of a model take them."""
-        return split.x, self.condition(split)
+        return (split.x if split.binary is None else split.binary), self.condition(split)
+
+    def training_pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """(x, c) for `fit`, which itself draws pixels that are dynamic."""
+        return (self.train.x, self.condition(self.train)) if self.pixels == "dynamic" else self.pair(self.train)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +97,7 @@ class Data:
             "training_images": len(self.train),
             "held_out_images": len(self.held_out) if self.held_out else 0,
             "test_images": len(self.test),
+            "pixels": self.pixels,
             "class_names": self.class_names,
             "classes": self.shown,
         }
@@ -96,6 +113,7 @@ def prepare(
     limit: int | None = None,
     held_out: bool = False,
     measured: bool = False,
+    pixels: str = "grey",
 ) -> Data:
     """The data of a new run.
 
@@ -103,7 +121,7 @@ def prepare(
     to use, in training and test alike; none for all that there are training images of: which others there would be is
     said on stderr. held_out: keep one in `HELD_OUT` training images back. limit:
     train on the first so many of the others. measured: the condition is the images' attributes, standardised on those
-    that are trained on.
+    that are trained on. pixels: as in `Data`.
 
     Raises FileNotFoundError, ValueError or OSError as `minicvae.datasets.load` does, and ValueError for classes that
     there are not, labels that are none, or where too few images are left.
@@ -112,7 +130,7 @@ def prepare(
     names = _names(train, test)
     shown = tuple(sorted(set(class_numbers(only_classes, names)))) if only_classes else tuple(range(len(names)))
     kept = int(np.isin(train.y, shown).sum()) // HELD_OUT if held_out else None
-    data = _split(place, train, test, shown, names, kept, limit)
+    data = _split(place, train, test, pixels, shown, names, kept, limit)
     if not measured:
         return _trained(data)
     return dataclasses.replace(data, standardisation=Standardisation.fit(data.train.measures))
@@ -130,7 +148,7 @@ def recorded(entry: Mapping[str, Any], source: str | None = None) -> Data:
     if source is not None:
         names = names if standardisation is None else _names(train, test)
         shown, kept, limit = tuple(range(len(names))), None, None
-    data = _split(place, train, test, shown, names, kept, limit)
+    data = _split(place, train, test, entry.get("pixels", "grey"), shown, names, kept, limit)
     return dataclasses.replace(data, standardisation=standardisation)
 
 
@@ -140,6 +158,8 @@ def check_entry(run: Run) -> None:
     wrong = [name for name, kind in ENTRY.items() if not isinstance(entry.get(name), kind)]
     if not wrong and any(k not in range(len(entry["class_names"])) for k in entry["classes"]):
         wrong = ["classes"]
+    if entry.get("pixels", "grey") not in PIXELS:
+        wrong.append("pixels")
     if "attributes" in entry and not _is_standardisation(entry["attributes"]):
         wrong.append("attributes")
     if wrong:
@@ -165,6 +185,11 @@ def standardisation_in(entry: Mapping[str, Any]) -> Standardisation | None:
 def in_brackets(names: Sequence[str], shown: Sequence[int]) -> tuple[str, ...]:
     """The names of all classes, in brackets where they are not among those that are `shown`."""
     return tuple(name if k in shown else f"({name})" for k, name in enumerate(names))
+
+
+def labelled(source: str) -> Dataset:
+    """All training images of a data set, with their labels. Raises as `prepare` does."""
+    return _load(source)[1][0]
 
 
 def class_numbers(words: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -216,8 +241,8 @@ def _trained(data: Data) -> Data:
     held_out, test = data.held_out, data.test
     return dataclasses.replace(
         data,
-        held_out=held_out and rows(held_out, np.isin(held_out.y, shown)),
-        test=rows(test, np.isin(test.y, shown)),
+        held_out=held_out and _seen(_only(held_out, shown), data.pixels),
+        test=_seen(_only(test, shown), data.pixels),
         shown=shown,
     )
 
@@ -226,6 +251,7 @@ def _split(
     place: str,
     train: Dataset,
     test: Dataset,
+    pixels: str,
     shown: tuple[int, ...],
     names: tuple[str, ...],
     held_out: int | None,
@@ -233,24 +259,37 @@ def _split(
 ) -> Data:
     """Only the classes that are shown; the last `held_out` training images apart; the first `limit` of the rest."""
     if len(shown) < len(names):
-        train, test = (rows(part, np.isin(part.y, shown)) for part in (train, test))
+        train, test = _only(train, shown), _only(test, shown)
     kept = None
     if held_out is not None:
         train, kept = train.hold_out(held_out)
-    everything = slice(None)
     return Data(
         source=place,
-        train=rows(train, slice(limit)),
-        held_out=rows(kept, everything) if kept else None,
-        test=rows(test, everything),
+        train=_seen(train, pixels, limit),
+        held_out=_seen(kept, pixels) if kept else None,
+        test=_seen(test, pixels),
+        pixels=pixels,
         shown=shown,
         class_names=names,
         standardisation=None,
     )
 
 
-def rows(dataset: Dataset, rows: Any) -> Split:
-    """The examples dataset[rows]. Raises ValueError where there are none."""
-    if len(dataset.y[rows]) == 0:
+def _only(part: Dataset, shown: Sequence[int]) -> Dataset:
+    """The examples of the classes that are shown. Raises ValueError where there are none."""
+    used = np.isin(part.y, shown)
+    if not used.any():
         raise ValueError("data: expected training and test images of the classes in use, got none of one or the other")
-    return Split(dataset.x[rows], dataset.y[rows], dataset.class_names)
+    return Dataset(part.x[used], part.y[used], part.class_names)
+
+
+def _seen(part: Dataset, pixels: str, limit: int | None = None) -> Split:
+    """The first `limit` examples, with their pixels as a model is to see them."""
+    x = part.x[:limit]
+    return Split(x, part.y[:limit], part.class_names, None if pixels == "grey" else binarise(x))
+
+
+def rows(split: Split, rows: Any) -> Split:
+    """The examples split[rows]."""
+    binary = None if split.binary is None else split.binary[rows]
+    return Split(split.x[rows], split.y[rows], split.class_names, binary)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions, distributions
+from minicvae.checks import whole
 from minicvae.conditions import Condition
 from minicvae.distributions import Bernoulli, Likelihood
 from minicvae.kernels import Array, load
@@ -24,7 +25,7 @@ from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
 from minicvae.models.border import as_rows, check_count, check_images, check_matrix
-from minicvae.objectives import ELBO, Losses
+from minicvae.objectives import ELBO, Losses, Objective
 from minicvae.parameters import Parameters
 from minicvae.randomness import Purpose, standard_normal
 
@@ -58,17 +59,15 @@ class ConditionalVAE:
         latent_dim: int,
         image_shape: Sequence[int] = (28, 28),
         likelihood: Likelihood | None = None,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         seed: int = 0,
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected at least 1, got {latent_dim!r}")
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
-        self.latent_dim, self.image_shape = latent_dim, tuple(image_shape)
+        self.latent_dim, self.image_shape = whole("latent_dim", latent_dim), tuple(image_shape)
         self.likelihood = likelihood or Bernoulli()
         self.objective = objective or ELBO()
         self.dtype = dtype
@@ -77,8 +76,13 @@ class ConditionalVAE:
         for name, network in self.networks:
             network.attach(self.kernels)
             named += list(network.named_parameters(name))
+        for name, parameter in named:
+            if parameter.taken:
+                raise ValueError(f"{name} is part of another model, which would lose it: make a layer of its own")
         self.parameters = Parameters(named, self.kernels, dtype, seed)
         self._check_widths()
+        for _, parameter in named:
+            parameter.taken = True
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -108,7 +112,7 @@ class ConditionalVAE:
         h, encoder_backward = self.encoder.forward(x, *c)  # (n, 2 l)
         mean, log_var = h[:, :l], h[:, l:]
         z, sample_backward = distributions.reparameterise(k, mean, log_var, eps)  # (S, n, l)
-        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l)
+        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l); IWAE (S, n, l)
         g, decoder_backward = self.decoder.forward(z[:s].reshape(s * n, l), *conditions.repeat(c, s))
         nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x)  # (s n,)
         losses, objective_backward = self.objective.forward(k, nll.reshape(s, n), kl, beta)
@@ -153,9 +157,11 @@ class ConditionalVAE:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
         images, parts = self.check_data(x, c)
 
+        pixels = self.kernels.array(images)
+
         def run(rows: slice) -> np.ndarray:
             index = np.arange(rows.start, rows.stop)
-            batch = self.kernels.gather(self.kernels.array(images), self.kernels.array(index), self.dtype)
+            batch = self.kernels.gather(pixels, self.kernels.array(index), self.dtype)
             return self.encoder.forward(batch, *conditions.select(parts, rows))[0]
 
         h = self._in_batches(len(images), run)

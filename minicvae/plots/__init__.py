@@ -5,6 +5,7 @@ Images are drawn as ink on paper: white is 0, black is 1.
 """
 
 from minicvae.plots.curves import curves
+from minicvae.plots.dimensions import dimensions
 from minicvae.plots.figures import PALETTE, mosaic, save
 from minicvae.plots.gallery import draw_all
 from minicvae.plots.images import (
@@ -20,6 +21,7 @@ from minicvae.plots.latent import manifold, posterior_means
 __all__ = [
     "PALETTE",
     "curves",
+    "dimensions",
     "draw_all",
     "generated",
     "manifold",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicvae.cli import main
-from minicvae.cli.data import class_numbers, prepare, recorded
-from minicvae.datasets import ATTRIBUTES, attributes
+from minicvae.cli.data import PIXELS, class_numbers, prepare, recorded, rows
+from minicvae.datasets import ATTRIBUTES, attributes, binarise
 
 
 def test_attributes_are_standardised_on_the_training_images(digits, of_attributes):
@@ -32,9 +32,11 @@ def assert_same_images(data, again):
 
 @pytest.mark.parametrize("only", [(), ("0", "2")])
 @pytest.mark.parametrize("measured", [False, True])
-@pytest.mark.parametrize(("limit", "held_out"), [(None, False), (7, True), (None, True)])
-def test_a_run_has_the_same_images_again_from_its_config(digits, bars, only, measured, limit, held_out):
-    data = prepare(bars, only_classes=only, limit=limit, held_out=held_out, measured=measured)
+@pytest.mark.parametrize(
+    ("limit", "held_out", "pixels"), [(None, False, "grey"), (7, True, "static"), (None, True, "dynamic")]
+)
+def test_a_run_has_the_same_images_again_from_its_config(digits, bars, only, measured, limit, held_out, pixels):
+    data = prepare(bars, only_classes=only, limit=limit, held_out=held_out, measured=measured, pixels=pixels)
     again = recorded(json.loads(json.dumps(data.describe())))
     assert (data.held_out is None) == (not held_out)
     assert_same_images(data, again)
@@ -77,10 +79,11 @@ def test_classes_without_a_training_image_are_left_out_and_said(digits, tmp_path
     assert_same_images(data, recorded(json.loads(json.dumps(data.describe()))))
 
 
-def test_what_a_limit_leaves_no_image_of_is_left_out_and_the_run_has_the_same_images_again(digits, tmp_path, capsys):
+@pytest.mark.parametrize("pixels", PIXELS)
+def test_what_a_limit_leaves_no_image_of_is_left_out_and_comes_not_back(digits, tmp_path, capsys, pixels):
     (x, y), (x_test, y_test) = digits(60, 0), digits(30, 1)
     y[:20] = np.arange(20) % 2
-    data = prepare(save(tmp_path, x, y, x_test, y_test), held_out=True, limit=15)
+    data = prepare(save(tmp_path, x, y, x_test, y_test), held_out=True, limit=15, pixels=pixels)
     assert capsys.readouterr().err == "left out 1 of 3 classes, for want of training images: 2\n"
     assert data.shown == (0, 1)
     assert set(data.held_out.y) == set(data.test.y) == {0, 1}
@@ -116,6 +119,7 @@ def test_other_data_of_more_classes_suits_a_model_of_attributes(digits, of_attri
         ({"class_names": None}, "class_names"),
         ({"classes": [0, 3]}, "classes"),
         ({"classes": [[]]}, "classes"),
+        ({"pixels": "green"}, "pixels"),
         ({"attributes": {"mean": [0.0] * 5}}, "attributes"),
         ({"attributes": {"mean": [0.0] * 5, "scale": [1.0] * 4}}, "attributes"),
         ({"attributes": {"mean": [0.0] * 5, "scale": ["1"] * 5}}, "attributes"),
@@ -139,6 +143,28 @@ def test_data_that_is_no_object_is_refused(of_classes, tmp_path, capsys, entry):
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["evaluate", str(tmp_path), "--device", "numpy"]) == 1
     assert "data: missing or not as `minicvae train` writes it: source, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_black_and_white_pixels_are_drawn_once_but_those_of_dynamic_training_which_stay_grey_till_then(bars, measured):
+    grey, static, dynamic = (prepare(bars, held_out=True, measured=measured, pixels=how) for how in PIXELS)
+    assert len(np.unique(grey.pair(grey.test)[0])) > 2
+    for name in ("train", "held_out", "test"):
+        for data in (static, dynamic):
+            x, c = data.pair(getattr(data, name))
+            np.testing.assert_array_equal(x, binarise(getattr(grey, name).x))
+            np.testing.assert_array_equal(c, grey.condition(getattr(grey, name)))  # measured on the grey images
+        some = [2, 0]
+        np.testing.assert_array_equal(static.pair(rows(getattr(static, name), some))[0], x[some])
+    for data, expected in ((grey, grey.train.x), (static, binarise(grey.train.x)), (dynamic, grey.train.x)):
+        np.testing.assert_array_equal(data.training_pair()[0], expected)
+        np.testing.assert_array_equal(data.training_pair()[1], grey.condition(grey.train))
+
+
+def test_runs_from_before_there_was_a_choice_of_pixels_are_grey(bars):
+    entry = prepare(bars).describe()
+    del entry["pixels"]
+    assert recorded(entry).pixels == "grey"
 
 
 @given(labels=st.lists(st.integers(0, 3), max_size=6))

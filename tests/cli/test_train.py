@@ -15,6 +15,7 @@ import pytest
 import minicvae as mc
 from minicvae.cli import main
 from minicvae.cli import train as train_module
+from minicvae.datasets import binarise
 from minicvae.runs import Run
 
 
@@ -40,6 +41,7 @@ def test_a_training_leaves_a_whole_run_folder_and_says_where(digits, bars, quick
         "training_images": 60,
         "held_out_images": 0,
         "test_images": 30,
+        "pixels": "grey",
         "class_names": ["0", "1", "2"],
         "classes": [0, 1, 2],
     }
@@ -124,6 +126,11 @@ def _read(terminal):
         ("--clip-norm 2", "settings clip_norm", 2),
         ("--seed 5", "settings seed", 5),
         ("--limit 31", "data training_images", 31),
+        ("--pixels static", "data pixels", "static"),
+        ("--pixels dynamic", "data pixels", "dynamic"),
+        ("--objective iwae", "model objective", {"type": "IWAE", "samples": 50, "beta": 1.0}),
+        ("--objective iwae --samples 3 --beta 2", "model objective", {"type": "IWAE", "samples": 3, "beta": 2.0}),
+        ("--samples 3", "model objective samples", 3),
         ("--validation held-out", "data held_out_images", 10),
         ("--only-classes 2 0", "data classes", [0, 2]),
         ("--only-classes 1 --limit 15", "data test_images", 10),
@@ -163,6 +170,19 @@ def test_the_command_trains_as_the_library_does(digits, bars, quick, tmp_path):
     run = Run.open(tmp_path / "run")
     np.testing.assert_array_equal(run.model("numpy").parameters.value, model.parameters.value)
     assert run.history() | {"seconds": None} == history | {"seconds": None}
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_is_trained_and_measured_on_the_pixels_that_were_asked_for(digits, bars, quick, tmp_path):
+    out = tmp_path / "run"
+    assert (
+        main(["train", "mlp-small", "--data", bars, *quick, "--quiet", "--pixels", "dynamic", "--out", str(out)]) == 0
+    )
+    model = mc.build("mlp-small", image_shape=(8, 8), classes=3, device="numpy")
+    model.fit(*digits(60, 0), epochs=2, batch_size=20, verbose=0, binarise=True)
+    np.testing.assert_array_equal(Run.open(out).model("numpy").parameters.value, model.parameters.value)
+    x, y = digits(30, 1)
+    assert Run.open(out).config["test_losses"] == pytest.approx(model.evaluate(binarise(x), y), rel=1e-6)
 
 
 @pytest.mark.usefixtures("without_pictures")

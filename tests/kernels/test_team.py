@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from minicvae.kernels import load
 from minicvae.kernels.team import SerialBlas, Team
@@ -32,6 +32,13 @@ def test_every_row_is_worked_on_once_in_parts_of_almost_equal_length(size, lengt
         assert (rows == 1).all()
         assert max(parts) - min(parts) <= 1
         assert len(parts) <= size
+
+
+@pytest.fixture
+def two_blas_threads():
+    """As many as BLAS would take by itself; the other tests keep it to one."""
+    with threadpool_limits(2, user_api="blas"):
+        yield
 
 
 def test_the_parts_run_at_the_same_time():
@@ -100,6 +107,7 @@ def test_a_forked_process_has_a_team_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 def test_blas_keeps_to_one_thread_until_the_last_holder_lets_go():
     before, blas = blas_threads(), SerialBlas()
     blas.hold()
@@ -111,6 +119,30 @@ def test_blas_keeps_to_one_thread_until_the_last_holder_lets_go():
     assert blas_threads() == before
 
 
+def in_a_thread(work):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.usefixtures("two_blas_threads")
+def test_any_thread_may_hold_blas_and_any_may_let_go_of_it():
+    before, blas = blas_threads(), SerialBlas()
+    for hold in (blas.hold, lambda: in_a_thread(blas.hold)):
+        for release in (blas.release, lambda: in_a_thread(blas.release)):
+            hold()
+            assert set(blas_threads()) == {1}
+            release()
+            assert blas_threads() == before
+    with threadpool_limits(1, user_api="blas"):  # the user's own limits work as ever
+        assert set(blas_threads()) == {1}
+    assert in_a_thread(lambda: [blas.hold(), set(blas_threads()), blas.release()][1]) == {1}
+    assert blas_threads() == before
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 def test_a_loop_of_steps_holds_blas_and_lets_go_of_it_however_it_ends():
     before = blas_threads()
 
