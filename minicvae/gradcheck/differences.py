@@ -125,7 +125,7 @@ def slopes(
     zero; steps become smaller than that.
     """
     m = len(lines)
-    best = Estimates(np.full(m, np.nan), *np.full((2, m), np.inf), np.full(m, np.nan))
+    best = Estimates(np.full(m, np.nan), np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.nan))
     reach = np.zeros(m, int)  # the level of the largest step that the estimate used
     history: list[np.ndarray] = []
     settled, stirred = np.zeros(m, bool), np.full(m, np.median(np.abs(u) * noise))
