@@ -70,6 +70,14 @@ def test_it_learns_what_can_be_learnt_and_repeats_itself(device):
     assert found[0] == found[1] != found[2]
 
 
+def test_the_losses_are_the_means_over_all_examples(device):
+    x, labels = bars(70)  # a whole batch and a rest
+    classifier = Classifier(Dense(72, 3), dtype="float64", device=device)
+    k = classifier.kernels
+    expected, _ = classifier.loss_and_backward(k.array(x.reshape(70, 72) / 255), k.array(labels))
+    assert classifier.fit(x, labels, epochs=2, learning_rate=1e-12) == pytest.approx([expected] * 2, rel=1e-6)
+
+
 def test_chance_is_all_there_is_to_learn_from_noise():
     rng = np.random.default_rng(0)
     classifier = Classifier(Dense(3, 4), device="numpy")
