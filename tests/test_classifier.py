@@ -78,6 +78,13 @@ def test_the_losses_are_the_means_over_all_examples(device):
     assert classifier.fit(x, labels, epochs=2, learning_rate=1e-12) == pytest.approx([expected] * 2, rel=1e-6)
 
 
+def test_the_rate_falls_along_a_cosine_over_all_steps(monkeypatch):
+    rates = []
+    monkeypatch.setattr(module.Adam, "start", lambda self, parameters, kernels: rates.append)
+    Classifier(Dense(72, 3), device="numpy").fit(*bars(70), epochs=3, batch_size=30, learning_rate=0.5)
+    np.testing.assert_allclose(rates, 0.5 * (1 + np.cos(np.pi * np.arange(9) / 9)) / 2)
+
+
 def test_chance_is_all_there_is_to_learn_from_noise():
     rng = np.random.default_rng(0)
     classifier = Classifier(Dense(3, 4), device="numpy")
