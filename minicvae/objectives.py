@@ -27,7 +27,10 @@ __all__ = ["ELBO", "IWAE", "OBJECTIVES", "Losses", "Objective"]
 
 
 class Losses(NamedTuple):
-    """Nats per example, averaged over the batch: loss, and the two terms that it is made of (before beta)."""
+    """Nats per example, averaged over the batch: loss, and the two terms that it is made of (before beta).
+
+    The importance-weighted loss lies below the sum of its terms, which are those of the ELBO.
+    """
 
     loss: float
     reconstruction: float

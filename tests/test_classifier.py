@@ -70,6 +70,21 @@ def test_it_learns_what_can_be_learnt_and_repeats_itself(device):
     assert found[0] == found[1] != found[2]
 
 
+def test_the_losses_are_the_means_over_all_examples(device):
+    x, labels = bars(70)  # a whole batch and a rest
+    classifier = Classifier(Dense(72, 3), dtype="float64", device=device)
+    k = classifier.kernels
+    expected, _ = classifier.loss_and_backward(k.array(x.reshape(70, 72) / 255), k.array(labels))
+    assert classifier.fit(x, labels, epochs=2, learning_rate=1e-12) == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_the_rate_falls_along_a_cosine_over_all_steps(monkeypatch):
+    rates = []
+    monkeypatch.setattr(module.Adam, "start", lambda self, parameters, kernels: rates.append)
+    Classifier(Dense(72, 3), device="numpy").fit(*bars(70), epochs=3, batch_size=30, learning_rate=0.5)
+    np.testing.assert_allclose(rates, 0.5 * (1 + np.cos(np.pi * np.arange(9) / 9)) / 2)
+
+
 def test_chance_is_all_there_is_to_learn_from_noise():
     rng = np.random.default_rng(0)
     classifier = Classifier(Dense(3, 4), device="numpy")

@@ -11,6 +11,7 @@ from minicvae.plots.gallery import draw_all
 from minicvae.plots.images import (
     generated,
     many_latents,
+    neighbours,
     one_latent,
     reconstructions,
     relabelled,
@@ -27,6 +28,7 @@ __all__ = [
     "manifold",
     "many_latents",
     "mosaic",
+    "neighbours",
     "one_latent",
     "posterior_means",
     "reconstructions",

@@ -15,7 +15,7 @@ from minicvae.models.cvae import ConditionalVAE
 from minicvae.plots.curves import curves
 from minicvae.plots.dimensions import dimensions
 from minicvae.plots.figures import save
-from minicvae.plots.images import generated, many_latents, one_latent, reconstructions, relabelled, walks
+from minicvae.plots.images import generated, many_latents, neighbours, one_latent, reconstructions, relabelled, walks
 from minicvae.plots.latent import manifold, posterior_means
 from minicvae.plots.picks import check_images_of, check_label, pairs
 from minicvae.plots.values import groups, variables
@@ -30,6 +30,7 @@ def draw_all(
     folder: str | os.PathLike[str],
     *,
     history: Mapping[str, Sequence[float]] | None = None,
+    training: Any = None,
     label: Any = None,
     names: Any = None,
     seed: int = 0,
@@ -37,13 +38,14 @@ def draw_all(
     """Draw every picture that suits the model and the data as a PNG in `folder`, and say which files there are.
 
     x, c: images that the model was not trained on, and their conditions. history: as `fit(...).history`; without it no
-    losses are drawn. label: what pictures of a single label show, else class 0 or the middle of all numbers. Left out
-    are pictures of the latent where it has not two dimensions, and walks where no class has two images.
+    losses are drawn. training: the images of the training; without them no neighbours are drawn. label: what pictures
+    of a single label show, else class 0 or the middle of all numbers. Left out are pictures of the latent where it has
+    not two dimensions, and walks where no class has two images.
 
     Raises what the pictures raise, and OSError where a file cannot be written.
     """
     paths = []
-    for name, draw in _suitable(model, x, c, history, label, names, seed):
+    for name, draw in _suitable(model, x, c, history, training, label, names, seed):
         path = Path(folder) / f"{name}.png"
         save(draw(), path)
         paths.append(path)
@@ -51,7 +53,7 @@ def draw_all(
 
 
 def _suitable(
-    model: ConditionalVAE, x: Any, c: Any, history: Any, label: Any, names: Any, seed: int
+    model: ConditionalVAE, x: Any, c: Any, history: Any, training: Any, label: Any, names: Any, seed: int
 ) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """File names and what draws them, one at a time: a figure is let go before the next is made."""
     asked, images, label = variables(model.condition, names), check_images_of(model, x, c), check_label(model, label)
@@ -60,6 +62,8 @@ def _suitable(
     yield "generated", partial(generated, model, label=label, names=names, seed=seed)
     yield "one_latent", partial(one_latent, model, label=label, names=names, seed=seed)
     yield "many_latents", partial(many_latents, model, label, names=names, seed=seed)
+    if training is not None:
+        yield "neighbours", partial(neighbours, model, training, label=label, names=names, seed=seed)
     yield "reconstructions", partial(reconstructions, model, x, c, names=names)
     yield "relabelled", partial(relabelled, model, x, c, names=names)
     if len(pairs(groups(asked, c, len(images)))):

@@ -11,18 +11,21 @@ Errors: ValueError or TypeError that names the argument, for images, conditions 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from minicvae.diagnostics import nearest
+from minicvae.models.border import check_images
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.plots.figures import Panel, sheet
 from minicvae.plots.picks import as_ink, check_images_of, check_label, check_positive, in_turn, pairs
 from minicvae.plots.values import Variable, called, groups, matter, repeat, take, variables
 from minicvae.randomness import Purpose, standard_normal
 
-__all__ = ["generated", "many_latents", "one_latent", "reconstructions", "relabelled", "walks"]
+__all__ = ["generated", "many_latents", "neighbours", "one_latent", "reconstructions", "relabelled", "walks"]
 
 
 def generated(model: ConditionalVAE, *, rows: int = 10, label: Any = None, names: Any = None, seed: int = 0) -> Figure:
@@ -63,6 +66,27 @@ def many_latents(
     images = model.generate(repeat(label, check_positive(count, "count")), seed=seed)
     panel = Panel(images, min(check_positive(columns, "columns"), count))
     return sheet(f"Many latents under one {matter(asked)}: {called(asked, label)}", [panel])
+
+
+def neighbours(
+    model: ConditionalVAE, training: Any, *, rows: int = 3, label: Any = None, names: Any = None, seed: int = 0
+) -> Figure:
+    """Images drawn on demand as in `generated`, and below each the image of the training that is nearest to it.
+
+    training: the images that the model was trained on. A model that copies shows the same picture twice.
+    """
+    asked, label = variables(model.condition, names), check_label(model, label)
+    seen = check_images(training, model.image_shape, "training").reshape(-1, *model.image_shape)
+    rows = _shared_out(rows, asked)
+    panels = []
+    for variable in asked:
+        columns = len(variable.values)
+        images = model.generate(take(variable.vary(label), np.tile(np.arange(columns), rows)), seed=seed)
+        close = as_ink(seen[nearest(images, seen)[0]])
+        tiles = np.stack([part.reshape(rows, columns, *model.image_shape) for part in (images, close)], axis=1)
+        panel = _table(tiles.reshape(-1, *model.image_shape), variable)
+        panels.append(replace(panel, row_labels=("generated", "nearest") * rows))
+    return sheet("Generated images, and the nearest image of the training", panels)
 
 
 def reconstructions(

@@ -15,6 +15,7 @@ def test_pictures_show_test_images_and_all_that_is_known_of_them(digits, of_clas
     x, y = digits(30, 1)
     np.testing.assert_array_equal(seen["x"], x)
     np.testing.assert_array_equal(seen["c"], y)
+    np.testing.assert_array_equal(seen["training"], digits(60, 0)[0][:50])
     assert seen["folder"] == of_classes.figures
     assert seen["history"] == of_classes.history()
     assert (seen["names"], seen["seed"], seen["label"]) == (("0", "1", "2"), 3, 0)

@@ -10,7 +10,16 @@ from matplotlib.image import imread
 from minicvae import plots
 
 HISTORY = {"loss": [3.0, 2.0], "reconstruction": [2.5, 1.5], "kl": [0.5, 0.5]}
-IMAGES = ["generated", "one_latent", "many_latents", "reconstructions", "relabelled", "walks", "dimensions"]
+IMAGES = [
+    "generated",
+    "one_latent",
+    "many_latents",
+    "neighbours",
+    "reconstructions",
+    "relabelled",
+    "walks",
+    "dimensions",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +40,7 @@ def small_manifolds(monkeypatch):
 )
 def test_all_pictures_that_suit_the_model_are_drawn(kind, c, latent, request, tmp_path, x):
     model, c = request.getfixturevalue(kind), request.getfixturevalue(c)
-    paths = plots.draw_all(model, x, c, tmp_path / "figures", history=HISTORY)
+    paths = plots.draw_all(model, x, c, tmp_path / "figures", history=HISTORY, training=x)
     assert [path.stem for path in paths] == ["losses", *IMAGES, *latent]
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {path.name for path in paths}
     for path in paths:
@@ -40,10 +49,10 @@ def test_all_pictures_that_suit_the_model_are_drawn(kind, c, latent, request, tm
 
 def test_what_there_is_no_data_for_is_left_out(by_class, tmp_path, x):
     paths = plots.draw_all(by_class, x[:2], [1, 2], tmp_path)
-    left_out = {"losses", "walks", "posterior_means_of_one"}
+    left_out = {"losses", "neighbours", "walks", "posterior_means_of_one"}
     assert not left_out & {path.stem for path in paths}
     paths = plots.draw_all(by_class, x[:2], [1, 2], tmp_path, label=2)
-    assert {"losses", "walks"} == left_out - {path.stem for path in paths}
+    assert {"losses", "neighbours", "walks"} == left_out - {path.stem for path in paths}
 
 
 def test_a_wrong_argument_is_refused_before_anything_is_drawn(by_class, tmp_path, x, labels):

@@ -30,6 +30,23 @@ def test_generated_images_stand_in_the_column_of_their_class(by_class, tile, hea
             same(tile(axes, row, column), expected[row, column])
 
 
+def test_below_each_generated_image_stands_the_nearest_of_the_training(by_class, x, tile, headings):
+    (axes,) = plots.neighbours(by_class, x, rows=2, seed=5).axes
+    assert headings(axes) == (["0", "1", "2"], ["generated", "nearest"] * 2)
+    expected = by_class.generate([0, 1, 2] * 2, seed=5).reshape(2, 3, 6, 5)
+    for row in range(2):
+        for column in range(3):
+            image = expected[row, column]
+            same(tile(axes, 2 * row, column), image)
+            distances = ((x / 255 - image) ** 2).sum(axis=(1, 2))
+            close(tile(axes, 2 * row + 1, column), x[distances.argmin()] / 255)
+
+
+def test_training_images_of_another_size_have_no_neighbours(by_class):
+    with pytest.raises(ValueError, match=r"^training: expected images of shape"):
+        plots.neighbours(by_class, np.zeros((3, 5, 5)))
+
+
 def test_class_names_head_the_columns(by_class, headings):
     for draw in (plots.generated, plots.one_latent):
         (axes,) = draw(by_class, names=["a", "b", "c"]).axes
