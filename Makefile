@@ -23,7 +23,8 @@ types: $(VENV)/test.stamp
 	rm -rf build && $(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p minicvae
 
-# Plants small bugs in the real source and reports which the tests do not notice; SAMPLE=0 plants them all (an hour).
+# Plants small bugs in the real source and reports which the tests do not notice; SAMPLE=0 plants them all (about an hour
+# on two cores), and what survives then is either a test that is missing or belongs into tests/mutation/equivalent.py.
 SAMPLE ?= 0
 SEED ?= 0
 mutants: $(VENV)/test.stamp

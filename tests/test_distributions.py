@@ -163,6 +163,18 @@ def test_a_sample_is_the_mean_plus_the_noise_of_the_generator_that_it_was_given(
     np.testing.assert_allclose(drawn, h[:, :2] + np.exp(h[:, 2:] / 2) * noise, rtol=1e-14)
 
 
+@pytest.mark.parametrize("outermost", [0.0, np.nextafter(1.0, 0.0)])
+def test_a_pixel_of_probability_zero_is_never_drawn_and_one_of_probability_one_always(outermost):
+    class Generator:
+        """Draws the outermost number that a generator can give."""
+
+        def random(self, shape):
+            return np.full(shape, outermost)
+
+    drawn = Bernoulli().sample(load("numpy"), np.array([[-1e4, 1e4]]), Generator())
+    np.testing.assert_array_equal(drawn, [[0, 1]])
+
+
 @pytest.mark.parametrize("sigma", [0, -1, np.nan, np.inf])
 def test_a_sigma_that_is_not_positive_is_refused(sigma):
     with pytest.raises(ValueError, match=r"^sigma: expected a positive number, got "):

@@ -106,8 +106,7 @@ class ConditionalVAE:
 
         x (n, d) floats, c the encoded condition, eps (S, n, l), all on the device; beta overrides the objective's.
         """
-        k, n, l = self.kernels, len(x), self.latent_dim
-        s = min(self.objective.used, len(eps))
+        k, n, l, s = self.kernels, len(x), self.latent_dim, self.objective.used
 
         h, encoder_backward = self.encoder.forward(x, *c)  # (n, 2 l)
         mean, log_var = h[:, :l], h[:, l:]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from minicvae.kernels import load
+from minicvae.kernels.cpu import PER_NUMBER, WORTH_SHARING, Cpu
 from minicvae.kernels.team import SerialBlas, Team
 
 
@@ -156,6 +157,23 @@ def test_a_loop_of_steps_holds_blas_and_lets_go_of_it_however_it_ends():
     with pytest.raises(ZeroDivisionError):
         loop()
     assert blas_threads() == before
+
+
+@given(numbers=st.integers(0, WORTH_SHARING // PER_NUMBER), over=st.sampled_from([0, 1]), inside=st.booleans())
+def test_work_is_shared_out_inside_a_loop_of_steps_and_where_it_is_worth_it(numbers, over, inside):
+    products, alone, shared = WORTH_SHARING - numbers * PER_NUMBER + over, [], []
+
+    class Recorder:
+        def share(self, work, length):
+            shared.append(length)
+
+    k = Cpu()
+    k.team = Recorder()
+    with k.steps() as begin_step:
+        if inside:
+            begin_step()
+        k.share(lambda start, stop: alone.append((start, stop)), 7, numbers, products)
+    assert (alone, shared) == (([], [7]) if inside and over else ([(0, 7)], []))
 
 
 @given(n=st.integers(1, 300), d=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))

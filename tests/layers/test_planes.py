@@ -45,6 +45,16 @@ def test_what_nobody_needs_is_left_out(host, need, expected):
     assert [d is not None for d in backward(y, need_dx=need)] == expected
 
 
+@given(shape=shapes, seed=seeds)
+def test_without_a_condition_the_image_passes_and_its_gradient_comes_back_alone(host, shape, seed):
+    x, dy = np.random.default_rng(seed).standard_normal((2, *shape))
+    layer = JoinPlanes()
+    layer.initialise(host.name, "float64")
+    y, backward = layer.forward(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(backward(dy), dy, strict=True)
+
+
 def test_an_embedded_class_and_a_flat_image_meet_in_pathways(host):
     layer = Pathways([Reshape((2, 3, 1)), Embedding(4, 2), None], JoinPlanes())
     parameters = layer.initialise(host.name, "float64")

@@ -172,8 +172,9 @@ def test_noise_of_another_shape_is_refused(samples):
     model = build(objective=ELBO(samples=samples))
     x, c, eps = draw_data(0, model, 2)
     wrong = [eps[:, :1], eps[..., :1], eps[0, 0], np.zeros((samples + 1, 2, 2)), np.zeros(())]
+    expected = r"\(3, 2, 2\)" if samples > 1 else r"\(1, 2, 2\) or \(2, 2\)"
     for noise in [*wrong, eps[0]] if samples > 1 else wrong:
-        with pytest.raises(ValueError, match=rf"^eps: expected shape \({samples}, 2, 2\)"):
+        with pytest.raises(ValueError, match=rf"^eps: expected shape {expected}, got \("):
             model.loss_and_gradients(x, c, eps=noise)
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match=r"^eps: expected finite numbers, got NaN or infinity"):

@@ -2,7 +2,7 @@
 
     python tests/mutation                        every bug (slow: about an hour on two cores)
     python tests/mutation --sample 20 --seed 1   twenty of them, drawn
-    python tests/mutation --only reference       the bugs of one file
+    python tests/mutation --only cpu.py:Cpu      those of one file, of one of its classes or functions
     python tests/mutation --list                 names them, runs nothing
 
 A bug is caught when a test fails, the process dies, or the tests do not end in time. The bugs that no test can see,
@@ -13,16 +13,18 @@ other bug survives.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
-import random
+import re
+import resource
 import signal
 import sys
 import tempfile
-import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -35,17 +37,16 @@ from equivalent import EQUIVALENT
 from operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 240  # seconds
+SECONDS = 60  # of computing for a trial: the slowest tests of a file without a bug take a third of that
+SUSPECTS = 6  # tests and cases that noticed bugs of the same operation, to be run first
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file to plant bugs in, and the tests that must notice; jit: run Numba's kernels compiled, not as Python."""
+    """A file to plant bugs in, and the tests that must notice, those that tell most first."""
 
     path: str
     tests: tuple[str, ...]
-    functions: frozenset[str] | None = None
-    jit: bool = False
 
     @property
     def module(self) -> str:
@@ -53,35 +54,72 @@ class Target:
         dotted = self.path.removesuffix(".py").replace("/", ".")
         return f"minicvae.{dotted}" if dotted.startswith("kernels.") else dotted
 
+    @property
+    def device(self) -> str:
+        """The device whose tests run: the one that the file is for."""
+        return "cpu" if self.path in FAST else "numpy"
+
+    def source(self) -> str:
+        """The file as it is."""
+        return (ROOT / self.path).read_text(encoding="utf-8")
+
     def mutants(self) -> list[Mutant]:
-        """All bugs of the file, each only once."""
-        source = (ROOT / self.path).read_text(encoding="utf-8")
-        found = {m.key: m for m in mutants(self.module, source, self.functions)}
-        return list(found.values())
+        """All bugs of the file."""
+        return list(mutants(self.module, self.source()))
 
 
-LAYERS = ("tests/layers",)
-PROBABILITY = "tests/kernels/test_probability.py"
-MODEL = ("tests/models/test_cvae.py", "tests/test_objectives.py", "tests/test_training.py")
+MODEL = ("models/test_cvae", "models/test_calls", "test_training", "test_training_errors", "test_model")
+TESTS = {
+    "kernels/reference": (
+        "kernels/test_reference",
+        "test_optimizers",
+        "layers/test_dense",
+        "layers/test_embedding",
+        "test_distributions",
+        "kernels/test_devices",
+        "models/test_cvae",
+        "kernels/test_probability",
+    ),
+    "kernels/convolution": ("kernels/test_convolution", "layers/test_pooling", "layers/test_convolution"),
+    "minicvae/distributions": (
+        "test_distributions",
+        "models/test_cvae",
+        "models/test_calls",
+        "kernels/test_probability",
+    ),
+    "minicvae/objectives": ("test_objectives", "models/test_cvae"),
+    "minicvae/optimizers": ("test_optimizers", "test_training"),
+    "minicvae/conditions": ("test_conditions", *MODEL),
+    "minicvae/parameters": ("test_parameters", "layers/test_layer", "layers/test_dense", *MODEL),
+    **{
+        f"minicvae/layers/{name}": (f"layers/test_{name}", "layers/test_layer", *more)
+        for name, *more in (
+            ("dense", "models/test_cvae"),
+            ("embedding", "models/test_cvae"),
+            ("chain", "models/test_cvae"),
+            ("pathways", "models/test_cvae"),
+            ("layer", "test_summary", "test_training_errors"),
+            ("shape",),
+            ("planes", "models/test_convolutional"),
+            ("pooling", "models/test_convolutional"),
+            ("convolution", "models/test_convolutional"),
+        )
+    },
+    "minicvae/models/cvae": MODEL,
+    "minicvae/evaluate": ("test_evaluate", "models/test_calls"),
+    "minicvae/initializers": ("test_initializers", "layers/test_convolution"),
+    "minicvae/schedules": ("test_schedules", "test_training"),
+    "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
+    "kernels/compiled": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference"),
+    "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
+    "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution"),
+    "kernels/cpu_images": ("kernels/test_cpu_images", "kernels/test_convolution", "layers/test_pooling"),
+    "minicvae/classifier": ("test_classifier",),
+    "minicvae/diagnostics": ("test_diagnostics",),
+}
+FAST = {f"kernels/{name}.py" for name in ("compiled", "compiled_images", "cpu", "cpu_images", "workspace")}
 TARGETS = [
-    Target(
-        "kernels/reference.py",
-        ("tests/kernels/test_reference.py", PROBABILITY, "tests/test_optimizers.py", *LAYERS, *MODEL),
-    ),
-    Target("kernels/cpu.py", ("tests/kernels/test_cpu.py", "tests/test_optimizers.py")),
-    Target("minicvae/distributions.py", ("tests/test_distributions.py", *MODEL)),
-    Target("minicvae/objectives.py", ("tests/test_objectives.py", *MODEL)),
-    Target("minicvae/optimizers.py", ("tests/test_optimizers.py", "tests/test_training.py")),
-    Target("minicvae/conditions.py", ("tests/test_conditions.py", *MODEL)),
-    Target("minicvae/parameters.py", ("tests/test_parameters.py", *LAYERS)),
-    *(
-        Target(f"minicvae/layers/{name}.py", (*LAYERS, "tests/models/test_cvae.py"))
-        for name in ("dense", "embedding", "chain", "pathways", "shape")
-    ),
-    Target("minicvae/models/cvae.py", MODEL),
-    Target("minicvae/evaluate.py", ("tests/test_evaluate.py",)),
-    Target("minicvae/classifier.py", ("tests/test_classifier.py",)),
-    Target("minicvae/diagnostics.py", ("tests/test_diagnostics.py",)),
+    Target(f"{path}.py", tuple(f"tests/{name}.py" for name in dict.fromkeys(tests))) for path, tests in TESTS.items()
 ]
 
 
@@ -101,59 +139,71 @@ class Planted(MetaPathFinder, Loader):
         exec(compile(self.source, str(self.path), "exec"), module.__dict__)
 
 
-def outcomes(work: Sequence[tuple[Target, str]], jobs: int, folder: Path) -> Iterator[tuple[int, str]]:
-    """Run the tests of each (target, source) in a child process, `jobs` at a time.
+@dataclass(frozen=True)
+class Trial:
+    """A source to run tests on; kin: the operation, whose other bugs the same tests may notice."""
 
-    Yields (index, "passed", "failed" or "timeout") as the children end; `folder` keeps what each printed.
+    target: Target
+    source: str
+    tests: Sequence[str]
+    kin: str = ""
+
+
+def outcomes(trials: Sequence[Trial], jobs: int, folder: Path) -> Iterator[tuple[int, str, str]]:
+    """Run the tests of each trial in a child process, `jobs` at a time.
+
+    The tests that noticed the last bugs of the same operation run first, and alone: most bugs end there, in a second.
+    Yields (index, "passed", "failed" or "timeout", the test that failed if one did) as the trials end; `folder` keeps
+    what each printed.
     """
-    waiting = list(enumerate(work))[::-1]
-    running: dict[int, tuple[int, float]] = {}
+    waiting = deque((i, False) for i in range(len(trials)))  # index, and whether its first tests have passed
+    running: dict[int, tuple[int, bool]] = {}
+    noticed: dict[str, list[str]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
-            i, (target, source) = waiting.pop()
+            i, whole = waiting.popleft()
+            first = noticed.get(trials[i].kin)
+            tests = first if first and not whole else trials[i].tests
             child = os.fork()
             if child == 0:
-                _in_child(target, source, folder / f"{i}.log")
-            running[child] = i, time.monotonic() + TIMEOUT
-        time.sleep(0.02)
-        for child, (i, deadline) in list(running.items()):
-            done, status = os.waitpid(child, os.WNOHANG)
-            late = not done and time.monotonic() > deadline
-            if late:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-            if done or late:
-                del running[child]
-                yield i, "timeout" if late else "failed" if os.waitstatus_to_exitcode(status) else "passed"
+                _in_child(trials[i], tests, folder / f"{i}.log")
+            running[child] = i, tests is not first
+        child, status = os.wait()
+        i, whole = running.pop(child)
+        kin, log = trials[i].kin, folder / f"{i}.log"
+        if status:
+            found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", log.read_text(), re.MULTILINE)
+            by = found[1] if found else ""
+            if by:  # this very case first, then the others of the same test
+                noticed[kin] = list(dict.fromkeys([by, by.split("[")[0], *noticed.get(kin, [])]))[:SUSPECTS]
+            late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU, signal.SIGALRM)
+            yield i, "timeout" if late else "failed", by
+        elif whole:
+            yield i, "passed", ""
+        else:
+            waiting.appendleft((i, True))
 
 
-def _in_child(target: Target, source: str, log: Path) -> None:
+def _in_child(trial: Trial, tests: Sequence[str], log: Path) -> None:
     """Never returns: exits with pytest's status."""
     status = 70
     try:
-        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        signal.alarm(3 * SECONDS)  # ... and for what waits without computing
         output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.environ |= {"CI": "true", "OPENBLAS_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(log.parent / "numba")}
+        os.chdir(ROOT)
+        target = trial.target
+        sys.meta_path.insert(0, Planted(target.module, ROOT / target.path, trial.source))
         import numba
         import pytest
 
-        numba.config.DISABLE_JIT = not target.jit
-        os.chdir(ROOT)
-        sys.meta_path.insert(0, Planted(target.module, ROOT / target.path, source))
-        arguments = [
-            "-x",
-            "-q",
-            "-W",
-            "ignore::pytest.PytestAssertRewriteWarning",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            *target.tests,
-        ]
-        status = int(pytest.main(arguments))
+        # Compiled code in Numba's cache is found by its bytecode, which does not tell one constant from another.
+        numba.config.DISABLE_JIT = target.device == "cpu"
+        plugins = ["-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options = ["-x", "-q", "--hypothesis-profile", "mutation", "--device", target.device]
+        status = int(pytest.main([*options, *plugins, *tests]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -162,73 +212,94 @@ def _in_child(target: Target, source: str, log: Path) -> None:
         os._exit(status)
 
 
-def drawn(options: argparse.Namespace) -> Iterator[tuple[Target, Mutant]]:
-    """The bugs that the options ask for."""
-    every = [
-        (target, mutant)
-        for target in TARGETS
-        if options.only is None or options.only in target.path
-        for mutant in target.mutants()
-    ]
-    if options.sample and options.sample < len(every):
-        every = random.Random(options.seed).sample(every, options.sample)
-    yield from every
-
-
 def main() -> int:
     """Plant, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, metavar="N", help="only N bugs, drawn at random")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N bugs, drawn by their names")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--only", metavar="TEXT", help="only files whose path has TEXT in it")
+    parser.add_argument("--only", metavar="TEXT", help="only where TEXT is in path:function")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes at a time")
     parser.add_argument("--list", action="store_true", help="name the bugs and stop")
     options = parser.parse_args()
 
-    work = list(drawn(options))
+    every = [(target, mutant) for target in TARGETS for mutant in target.mutants()]
+    gone = EQUIVALENT.keys() - {mutant.key for _, mutant in every}
+    if gone:
+        print("equivalent.py names bugs that can no longer be planted:", *sorted(gone), sep="\n")
+        return 2
+    work = [(t, m) for t, m in every if options.only is None or options.only in f"{t.path}:{m.function}"]
+    if options.sample and options.sample < len(work):
+        work = sorted(work, key=lambda planted: _lot(options.seed, planted[1].key))[: options.sample]
     if options.list:
         print(*(mutant.key for _, mutant in work), sep="\n")
         return 0
-    import hypothesis
+    _load()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results = ["equivalent" if mutant.key in EQUIVALENT else "" for _, mutant in work]
+        planted = [i for i, result in enumerate(results) if not result]
+        trials = [Trial(t, m.source(), t.tests, f"{m.module}.{m.function}") for t, m in (work[i] for i in planted)]
+        noticed: dict[Target, set[str]] = {trial.target: set() for trial in trials}
+        for k, outcome, by in outcomes(trials, options.jobs, folder):
+            target, mutant = work[planted[k]]
+            results[planted[k]] = {"passed": "survived", "failed": "caught"}.get(outcome, outcome)
+            noticed[target] |= {by} - {""}
+            if outcome != "failed":
+                print(f"{results[planted[k]].upper()}  {target.path}:{mutant.line}  {mutant.key}", flush=True)
+
+        # A test that fails without a bug too has noticed nothing.
+        sound = [Trial(target, target.source(), sorted(tests) or target.tests) for target, tests in noticed.items()]
+        for k, outcome, _ in outcomes(sound, options.jobs, folder):
+            if outcome != "passed":
+                print((folder / f"{k}.log").read_text())
+                print(f"the tests of {sound[k].target.path} end with {outcome!r} without any bug planted")
+                return 2
+    return report([mutant for _, mutant in work], results)
+
+
+def _lot(seed: int, key: str) -> bytes:
+    """A number for a bug that no change of other lines changes: the sample stays the same."""
+    return sha256(f"{seed} {key}".encode()).digest()
+
+
+def _load() -> None:
+    """Load once what every child, a fork of this process, would load for itself; set what all tests share."""
+    os.environ |= {"CI": "true", "OPENBLAS_NUM_THREADS": "1"}
+    import hypothesis.extra.numpy
     import numba
     import numpy
     import pytest
-    import scipy.stats  # loaded once, here; each child is a fork of this process
+    import scipy.integrate
+    import scipy.stats
 
-    loaded = (hypothesis, numba, numpy, pytest, scipy.stats)
-    print(f"{len(work)} bugs; {', '.join(f'{m.__name__} {m.__version__}' for m in loaded[:4])}", flush=True)
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        targets = list({target.path: target for target, _ in work}.values())
-        sound = [(target, (ROOT / target.path).read_text(encoding="utf-8")) for target in targets]
-        for i, outcome in outcomes(sound, options.jobs, folder):
-            if outcome != "passed":
-                print((folder / f"{i}.log").read_text())
-                print(f"the tests of {targets[i].path} end with {outcome!r} without any bug planted")
-                return 2
-
-        results = ["equivalent" if mutant.key in EQUIVALENT else "" for _, mutant in work]
-        open_questions = [i for i, result in enumerate(results) if not result]
-        sources = [(work[i][0], work[i][1].source) for i in open_questions]
-        for k, outcome in outcomes(sources, options.jobs, folder):
-            i = open_questions[k]
-            results[i] = "survived" if outcome == "passed" else "caught"
-            if outcome == "passed":
-                print(f"SURVIVED  {work[i][0].path}:{work[i][1].line}  {work[i][1].key}", flush=True)
-    return report([mutant for _, mutant in work], results)
+    # One failure is enough, and nobody reads the smallest example.
+    hypothesis.settings.register_profile(
+        "mutation",
+        deadline=None,
+        max_examples=25,
+        derandomize=True,
+        report_multiple_bugs=False,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    )
+    gc.freeze()  # what is loaded stays: no child looks for garbage in it
+    loaded = (hypothesis, numba, numpy, pytest, scipy)
+    print(", ".join(f"{m.__name__} {m.__version__}" for m in loaded), flush=True)
 
 
 def report(planted: list[Mutant], results: list[str]) -> int:
     """Print the score by operation; 1 if a bug survived."""
+    columns = ("caught", "timeout", "equivalent", "survived")
     score = Counter((m.module, m.function, result) for m, result in zip(planted, results, strict=True))
-    print(f"\n{'operation':<62} {'planted':>8} {'caught':>8} {'equivalent':>11} {'survived':>9}")
-    for module, function in sorted({(m.module, m.function) for m in planted}):
-        counts = [score[module, function, result] for result in ("caught", "equivalent", "survived")]
-        print(f"{module + '.' + function:<62} {sum(counts):>8} {counts[0]:>8} {counts[1]:>11} {counts[2]:>9}")
-    total = Counter(results)
-    print(f"{'all':<62} {len(planted):>8} {total['caught']:>8} {total['equivalent']:>11} {total['survived']:>9}")
-    return 1 if total["survived"] else 0
+    rows = [
+        (f"{module}.{function}", [score[module, function, result] for result in columns])
+        for module, function in dict.fromkeys((m.module, m.function) for m in planted)
+    ]
+    rows.append(("all", [Counter(results)[result] for result in columns]))
+    print("\n" + "  ".join([f"{'operation':<62}", "planted", *columns]))
+    for name, counts in rows:
+        cells = zip(counts, columns, strict=True)
+        print("  ".join([f"{name:<62}", f"{sum(counts):>7}", *(f"{n:>{len(c)}}" for n, c in cells)]))
+    return 1 if "survived" in results else 0
 
 
 if __name__ == "__main__":

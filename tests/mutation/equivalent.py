@@ -1,3 +1,47 @@
 """Planted bugs that change nothing, each with the reason why no test can see it."""
 
-EQUIVALENT: dict[str, str] = {}
+# ruff: noqa: E501  (a key repeats a line of the source, and what it became)
+
+BY_REASON: dict[str, tuple[str, ...]] = {
+    "at the limit itself both ways give the same number": (
+        "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h >= 0, h, xp.expm1(xp.minimum(h, 0)))",
+        "minicvae.kernels.reference:Reference.activation_slope: return xp.where(y > 0, xp.ones_like(y), y + 1) -> return xp.where(y >= 0, xp.ones_like(y), y + 1)",
+        "minicvae.kernels.reference:Reference.sigmoid: return xp.where(h >= 0, 1 / (1 + t), t / (1 + t)) -> return xp.where(h > 0, 1 / (1 + t), t / (1 + t))",
+        "minicvae.kernels.compiled:add_rows_activate: y[j] = zero if v < zero else v -> y[j] = zero if v <= zero else v",
+        "minicvae.kernels.compiled:add_rows_activate: y[j] = y[j] if y[j] > zero else np.expm1(y[j]) -> y[j] = y[j] if y[j] >= zero else np.expm1(y[j])",
+        "minicvae.kernels.compiled:add_rows_activate: y[j] = (one if y[j] >= zero else t) / (one + t) -> y[j] = (one if y[j] > zero else t) / (one + t)",
+        "minicvae.kernels.compiled:slope_times: g[i, j] = dy[i, j] * (one if y[i, j] > zero else y[i, j] + one) -> g[i, j] = dy[i, j] * (one if y[i, j] >= zero else y[i, j] + one)",
+        "minicvae.kernels.compiled:bernoulli: linear += (v if v > zero else zero) - target * v -> linear += (v if v >= zero else zero) - target * v",
+        "minicvae.kernels.compiled:bernoulli: linear += (v if v > zero else zero) - target * v -> linear += (v if v >= zero else zero) - target * v (place 2)",
+        "minicvae.kernels.compiled:bernoulli: derivative[i, start + j] = (one if v >= zero else t) / (one + t) - target -> derivative[i, start + j] = (one if v > zero else t) / (one + t) - target",
+        "minicvae.kernels.compiled:bernoulli: derivative[i, j] = (one if v >= zero else t) / (one + t) - target -> derivative[i, j] = (one if v > zero else t) / (one + t) - target",
+        "minicvae.kernels.compiled:gaussian: mu = (one if v >= zero else t) / (one + t) -> mu = (one if v > zero else t) / (one + t)",
+        "minicvae.optimizers:clip_by_global_norm: if norm > limit: -> if norm >= limit:",
+    ),
+    "the bound only keeps from overflow what is not chosen": (
+        "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
+    ),
+    "map ends with the shortest of its arguments, which has two": (
+        "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
+        "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
+        "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
+    ),
+    "NumPy takes any size below zero for the one to be found": (
+        "minicvae.layers.planes:FlattenPlanes.forward: return (x.transpose(0, 3, 1, 2).reshape(n, -1), backward) -> return (x.transpose(0, 3, 1, 2).reshape(n, -2), backward)",
+    ),
+    "one copy of a batch is the batch: the condition only spares the copying": (
+        "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
+        "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s >= 1 else x)",
+    ),
+    "there is nothing left for one chunk more": (
+        "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
+    ),
+    "a block of another size is faster or slower, and the same in the end": (
+        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // itemsize, 1)",
+    ),
+    "any number below zero says that no step runs": (
+        "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
+    ),
+}
+
+EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}

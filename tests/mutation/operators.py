@@ -1,30 +1,42 @@
 """Bugs as programs: every small mistake that can be planted in a function, by its syntax tree.
 
-a * b -> a, b        a / b -> a           a dropped factor
+a * b -> a, b        a / b, a // b -> a   a dropped factor
+a ** b -> a                               std for variance
 a + b -> a, b, a - b                      a lost term, a flipped sign
 -a    -> a                                a flipped sign
 A.T   -> A                                a transpose
 a.sum(axis=0) -> a[0]; mean -> sum        a lost sum over the batch
 a > b -> a < b, a >= b                    the wrong side
+a & b -> a, b        ~a, not a -> a       a lost condition
+max(a, b) -> a, b    the same for min     a lost bound
 2 -> 3, 0 -> 1                            off by one, std for variance
 "relu" -> "tanh"                          another activation's derivative
 x += y -> x = y; x[...] = 0 dropped       a stale or overwritten buffer
 accumulate -> not accumulate              the same
 return a, b -> b, a                       gradients in the wrong order
 f(a, b) -> f(b, a)                        arguments in the wrong order
+
+Left alone, because nobody could tell or anybody would: the order of the arguments of a bound, of the axes to sum over
+and of the types to be one of, which is the same either way, and of the arguments of `isinstance` and `zip`, which only
+breaks off; what a kernel tells `share` of its cost, which decides who does the work and not what comes out; an error's
+text, and the check that raises it.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Mutant", "mutants"]
 
 ACTIVATIONS = ["relu", "tanh", "elu", "sigmoid", "linear"]
 FLAGS = {"accumulate", "need", "nesterov", "need_dx"}
+BOUNDS = {"max", "min", "maximum", "minimum"}
+SWAPPED_IN_VAIN = BOUNDS | {"isinstance", "zip"}
 COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
     ast.Gt: [ast.Lt, ast.GtE],
     ast.GtE: [ast.LtE, ast.Gt],
@@ -36,29 +48,45 @@ COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One planted bug: where, what the line said, what it says now, and the whole module's new source."""
+    """One planted bug: where, what the line said, what it says now, and what to exchange in the whole module.
+
+    place: 1 for the first line of its function that says the same, 2 for the second.
+    """
 
     module: str
     function: str
     line: int
     before: str
     after: str
-    source: str
+    place: int
+    replace: _Replace
+    module_tree: ast.Module
+
+    def source(self) -> str:
+        """The whole module with the bug in it."""
+        return ast.unparse(self.replace.apply(self.module_tree))
 
     @property
     def key(self) -> str:
         """What names this bug for good, whatever lines are added above it."""
-        return f"{self.module}:{self.function}: {self.before} -> {self.after}"
+        again = f" (place {self.place})" if self.place > 1 else ""
+        return f"{self.module}:{self.function}: {self.before} -> {self.after}{again}"
 
 
-def mutants(module: str, source: str, functions: set[str] | None = None) -> Iterator[Mutant]:
-    """Every bug that can be planted in `source`, in the named functions (dotted names) or in all."""
+def mutants(module: str, source: str) -> Iterator[Mutant]:
+    """Every bug that can be planted in `source`, each once."""
     tree = ast.parse(source)
     for name, function in _functions(tree):
-        if functions is not None and name not in functions:
-            continue
+        places: Counter[str] = Counter()
         for statement in _statements(function):
-            yield from _in_statement(module, name, tree, statement)
+            before = _head(statement)
+            places[before] += 1
+            afters = {before}
+            for replace in _in_statement(statement):
+                after = _head(replace.apply(statement))
+                if after not in afters:
+                    afters.add(after)
+                    yield Mutant(module, name, statement.lineno, before, after, places[before], replace, tree)
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -86,14 +114,10 @@ def _statements(function: ast.FunctionDef) -> Iterator[ast.stmt]:
         yield node
 
 
-def _in_statement(module: str, function: str, tree: ast.Module, statement: ast.stmt) -> Iterator[Mutant]:
+def _in_statement(statement: ast.stmt) -> Iterator[_Replace]:
     """Each replacement of the statement or of an expression that is its own (not of a nested statement)."""
     for node, replacement in _replacements(statement):
-        before = _head(statement)
-        fresh = _Replace(node, replacement)
-        mutated = fresh.apply(tree)
-        after = _head(fresh.apply(statement))
-        yield Mutant(module, function, statement.lineno, before, after, ast.unparse(mutated))
+        yield _Replace(node, replacement)
 
 
 def _head(statement: ast.AST) -> str:
@@ -103,23 +127,20 @@ def _head(statement: ast.AST) -> str:
 
 
 class _Replace:
-    """A copy of a tree in which one node is another; what does not lie above that node is shared."""
+    """A copy of a tree in which one node is another."""
 
     def __init__(self, target: ast.AST, replacement: ast.AST) -> None:
         self.target, self.replacement = target, replacement
 
-    def apply(self, tree: ast.AST) -> ast.AST:
-        return ast.fix_missing_locations(self._copy(tree))
-
-    def _copy(self, node: ast.AST) -> ast.AST:
+    def apply(self, node: ast.AST) -> Any:
         if node is self.target:
             return self.replacement
         node = copy.copy(node)
         for name, value in ast.iter_fields(node):
             if isinstance(value, ast.AST):
-                setattr(node, name, self._copy(value))
+                setattr(node, name, self.apply(value))
             elif isinstance(value, list):
-                setattr(node, name, [self._copy(v) if isinstance(v, ast.AST) else v for v in value])
+                setattr(node, name, [self.apply(v) if isinstance(v, ast.AST) else v for v in value])
         return node
 
 
@@ -142,7 +163,14 @@ def _replacements(statement: ast.stmt) -> Iterator[tuple[ast.AST, ast.AST]]:
             yield statement, ast.AugAssign(statement.target, flipped(), statement.value)
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript):
         yield statement, ast.Pass()
-    for node in _own_expressions(statement):
+    expressions = list(_own_expressions(statement))
+    calls = [node for node in expressions if isinstance(node, ast.Call)]
+    spared: list[ast.AST] = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "axis"]
+    spared += [call.args[1] for call in calls if _name(call) == "isinstance"]
+    spared += [node for call in calls if _name(call) == "share" for cost in call.args[2:] for node in ast.walk(cost)]
+    for node in expressions:
+        if node in spared and not isinstance(node, ast.Constant):
+            continue
         for replacement in _of_expression(node):
             yield node, replacement
 
@@ -153,18 +181,25 @@ def _store(target: ast.expr) -> ast.expr:
     return target
 
 
+def _name(call: ast.Call) -> str:
+    """The last name of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
 def _of_expression(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.BinOp):
         if isinstance(node.op, ast.Mult):
             yield from (node.left, node.right)
-        elif isinstance(node.op, ast.Div):
+        elif isinstance(node.op, (ast.Div, ast.FloorDiv, ast.Pow)):
             yield node.left
+        elif isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+            yield from (node.left, node.right)
         elif isinstance(node.op, (ast.Add, ast.Sub)):
             yield from (node.left, node.right)
             yield ast.BinOp(node.left, ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), node.right)
         elif isinstance(node.op, ast.MatMult):
             yield ast.BinOp(node.right, ast.MatMult(), node.left)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Invert, ast.Not)):
         yield node.operand
     elif isinstance(node, ast.Attribute) and node.attr == "T":
         yield node.value
@@ -188,7 +223,11 @@ def _of_expression(node: ast.expr) -> Iterator[ast.expr]:
                 yield ast.Subscript(node.func.value, first, ast.Load())
             other = "sum" if node.func.attr == "mean" else "mean"
             yield ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords)
-        if len(node.args) == 2 and not any(isinstance(a, ast.Constant) for a in node.args):
+        called = _name(node)
+        if called in BOUNDS and len(node.args) == 2:
+            yield from node.args
+        constant = any(isinstance(argument, ast.Constant) for argument in node.args)
+        if len(node.args) == 2 and not constant and called not in SWAPPED_IN_VAIN:
             yield ast.Call(node.func, node.args[::-1], node.keywords)
     elif isinstance(node, ast.IfExp):
         yield from (node.body, node.orelse)
