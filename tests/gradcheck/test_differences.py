@@ -94,7 +94,7 @@ def test_where_the_function_stands_still_slope_and_bound_are_next_to_nothing():
     assert bound < 1e-13
 
 
-@pytest.mark.parametrize("big", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("big", [1e3, 1e6, 1e8])
 @given(x=st.floats(-1, 1))
 def test_noise_from_large_terms_that_cancel_is_seen(big, x):
     def noisy(y):

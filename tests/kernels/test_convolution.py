@@ -131,7 +131,9 @@ def test_its_gradients_are_the_slopes(host, kind, activation, data):
         moved = case._replace(x=x, W=W, b=b)
         return moved.run(host, activation), lambda dy: moved.gradients(host, dy, activation)
 
-    inputs = case.x, case.W, case.b
+    # h is linear in (x, b). Where tanh or sigmoid is saturated, rounding hides the slope.
+    calm = 1 / max(1, np.abs(case.h).max() / 3) if activation in ("tanh", "sigmoid") else 1.0
+    inputs = calm * case.x, case.W, calm * case.b
     report = assert_gradients(forward, inputs, linear=activation == "linear", max_left_out=0.0)
     assert sum(row.checked for row in report.rows if row.name != "together") == sum(a.size for a in inputs)
 
