@@ -25,13 +25,14 @@ if TYPE_CHECKING:
         gradcheck,
         kernels,
         layers,
+        masks,
         objectives,
         optimizers,
         plots,
         schedules,
     )
     from minicvae.gradcheck import assert_gradients, check_gradients
-    from minicvae.model import CVAE, build, load, presets
+    from minicvae.model import CVAE, BaselineNet, ImageCVAE, build, load, presets
 
 __version__ = "0.1.0"
 
@@ -43,13 +44,16 @@ _MODULES = (
     "gradcheck",
     "kernels",
     "layers",
+    "masks",
     "objectives",
     "optimizers",
     "plots",
     "schedules",
 )
 _NAMES = {
+    "BaselineNet": "model",
     "CVAE": "model",
+    "ImageCVAE": "model",
     "build": "model",
     "load": "model",
     "presets": "model",
@@ -59,6 +63,8 @@ _NAMES = {
 
 __all__ = [
     "CVAE",
+    "BaselineNet",
+    "ImageCVAE",
     "assert_gradients",
     "build",
     "callbacks",
@@ -70,6 +76,7 @@ __all__ = [
     "kernels",
     "layers",
     "load",
+    "masks",
     "objectives",
     "optimizers",
     "plots",

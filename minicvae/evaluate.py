@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions
-from minicvae.models.cvae import ConditionalVAE, batches
+from minicvae.models.base import Trainable, batches
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose
 
 __all__ = ["evaluate"]
 
 
-def evaluate(model: ConditionalVAE, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
+def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
     """{"loss", "reconstruction", "kl"} in nats per example, averaged over all examples of (x, c).
 
     The objective of training with its full beta, estimated with as many samples of z; the noise is a function of

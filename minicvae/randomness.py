@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     EVALUATE = 3
     GENERATE = 4
     SAMPLE_PIXELS = 5
+    MASK = 6
 
 
 def check_seed(seed: Any) -> int:

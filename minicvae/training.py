@@ -25,7 +25,7 @@ from minicvae.evaluate import evaluate
 from minicvae.kernels import Array
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
-from minicvae.models.cvae import ConditionalVAE
+from minicvae.models.base import Trainable
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
 from minicvae.schedules import Schedule, as_schedule
@@ -69,7 +69,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def fit(
-    model: ConditionalVAE,
+    model: Trainable,
     x: Any,
     c: Any,
     *,
@@ -213,7 +213,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _first_non_finite(
-    model: ConditionalVAE,
+    model: Trainable,
     x: Array,
     c: tuple[Part, ...],
     eps: Array,

@@ -9,7 +9,7 @@ import minicvae as mc
 from minicvae.conditions import Classes
 from minicvae.evaluate import evaluate
 from minicvae.layers import Dense, Layer
-from minicvae.models.cvae import BATCH
+from minicvae.models.base import BATCH
 from minicvae.objectives import ELBO
 from minicvae.randomness import Purpose
 
