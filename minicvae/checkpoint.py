@@ -78,6 +78,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no minicvae model: expected format {FORMAT!r}, got {metadata.get('format')!r}")
     try:
-        return json.loads(metadata["config"]), tensors
+        config = json.loads(metadata["config"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} holds weights without a configuration that can be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a configuration with names, got {type(config).__name__}")
+    return config, tensors

@@ -13,8 +13,8 @@ All losses are in nats and count the hidden pixels only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from math import log
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Baseline(Completing):
         self,
         network: Layer,
         *,
-        image_shape: tuple[int, ...] = (28, 28),
+        image_shape: Sequence[int] = (28, 28),
         dtype: str = "float32",
         device: str = "cpu",
         seed: int = 0,
@@ -158,7 +158,7 @@ class ImageConditionedVAE(Completing):
             raise ValueError(f"objective: expected the KL in closed form, got kl={objective.kl!r}")
         self.recognition, self.prior, self.generation, self.baseline = recognition, prior, generation, baseline
         self.latent_dim, self.view, self.alpha = latent_dim, view, alpha
-        same = {"image_shape": baseline.image_shape, "dtype": baseline.dtype, "device": baseline.device}
+        same: dict[str, Any] = {name: getattr(baseline, name) for name in ("image_shape", "dtype", "device")}
         super().__init__(objective=objective, seed=seed, **same)
         self._check_widths()
 
@@ -283,27 +283,23 @@ class ImageConditionedVAE(Completing):
             raise ValueError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
         _check_samples(samples)
         images, parts = self.check_data(x, hidden)
-        add = np.add if estimator == "bound" else np.logaddexp
+        k = self.kernels
+        add, nothing = (np.add, 0.0) if estimator == "bound" else (np.logaddexp, -np.inf)
 
         def run(rows: slice) -> np.ndarray:
             batch, covers = self._batch(images, parts, rows)
             q, p = self._gaussians(batch, covers)
-            mean, log_var = p if estimator == "prior" else q
-            total = None
+            total = np.full(len(batch), nothing)
             for s in range(samples):
-                eps = self.kernels.array(self._eps(rows, seed, Purpose.EVALUATE, s), np.float64)
-                z = self.kernels.reparameterise(mean, log_var, eps)[0]
-                nll, *_ = self._score(z.astype(self.dtype), batch, covers)
-                log_weight = -nll.astype(np.float64)
+                eps = k.array(self._eps(rows, seed, Purpose.EVALUATE, s), np.float64)
+                z = k.reparameterise(*(p if estimator == "prior" else q), eps)[0]
+                log_weight = -self._score(z.astype(self.dtype), batch, covers)[0].astype(np.float64)
                 if estimator == "importance":
-                    log_normal = distributions.log_normal
-                    log_weight += log_normal(self.kernels, z, *p) - log_normal(self.kernels, z, *q)
-                term = self.kernels.to_numpy(log_weight)
-                total = term if total is None else add(total, term)
+                    log_weight += distributions.log_normal(k, z, *p) - distributions.log_normal(k, z, *q)
+                total = add(total, k.to_numpy(log_weight))
             if estimator == "bound":
-                kl = self.kernels.kl_diagonal(*q, *p)[0].sum(axis=1)
-                return self.kernels.to_numpy(kl) - total / samples
-            return log(samples) - total
+                return k.to_numpy(k.kl_diagonal(*q, *p)[0].sum(axis=1)) - total / samples
+            return np.log(samples) - total
 
         return np.concatenate([run(rows) for rows in batches(len(images))])
 

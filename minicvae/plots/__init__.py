@@ -4,6 +4,7 @@ No function touches pyplot or Matplotlib's settings, so they work without a scre
 Images are drawn as ink on paper: white is 0, black is 1.
 """
 
+from minicvae.plots.completions import completions
 from minicvae.plots.curves import curves
 from minicvae.plots.figures import PALETTE, mosaic, save
 from minicvae.plots.gallery import draw_all
@@ -19,6 +20,7 @@ from minicvae.plots.latent import manifold, posterior_means
 
 __all__ = [
     "PALETTE",
+    "completions",
     "curves",
     "draw_all",
     "generated",
