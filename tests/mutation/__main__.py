@@ -62,6 +62,7 @@ class Target:
 
 LAYERS = ("tests/layers",)
 MODEL = ("tests/models/test_cvae.py", "tests/test_objectives.py", "tests/test_training.py")
+COMPLETION = ("tests/models/test_quadrants.py", "tests/test_completion.py")
 TARGETS = [
     Target("kernels/reference.py", ("tests/kernels/test_reference.py", "tests/test_optimizers.py", *LAYERS, *MODEL)),
     Target("kernels/cpu.py", ("tests/kernels/test_cpu.py", "tests/test_optimizers.py")),
@@ -74,7 +75,10 @@ TARGETS = [
         Target(f"minicvae/layers/{name}.py", (*LAYERS, "tests/models/test_cvae.py"))
         for name in ("dense", "embedding", "chain", "pathways", "shape")
     ),
+    Target("minicvae/models/base.py", (*MODEL, *COMPLETION)),
     Target("minicvae/models/cvae.py", MODEL),
+    Target("minicvae/models/quadrants.py", COMPLETION),
+    Target("minicvae/masks.py", ("tests/test_masks.py",)),
 ]
 
 
