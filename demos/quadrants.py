@@ -56,7 +56,6 @@ def trained(model, hidden, epochs, name, rates):
         losses = history.history["val_loss"]
         best = f"best of {len(losses)} epochs: {losses.index(min(losses)) + 1}"
         print(f"rate {rate:g}: {best}, held-out loss {min(losses):.2f}", flush=True)
-    return model
 
 
 # %% The scores: nats over the hidden pixels of the test images, lower is better
@@ -66,9 +65,8 @@ header = ["quadrants seen", "baseline", "bound", "Monte Carlo", "importance", "g
 rows = []
 for seen in args.quadrants:
     hidden = mc.masks.quadrants(seen)
-    baseline = trained(
-        mc.BaselineNet.build(seed=args.seed), hidden, baseline_epochs, f"baseline, {seen} quadrants", [1e-3]
-    )
+    baseline = mc.BaselineNet.build(seed=args.seed)
+    trained(baseline, hidden, baseline_epochs, f"baseline, {seen} quadrants", [1e-3])
     model = mc.ImageCVAE.build(baseline, view=args.view, alpha=args.alpha, seed=args.seed)
     trained(model, hidden, epochs, f"CVAE, {seen} quadrants", [1e-3, 1e-4] if args.finish else [1e-3])
     model.save(args.out / f"quadrants-{seen}.safetensors")
