@@ -6,7 +6,7 @@ and `cuda.py` (CuPy) override what they do faster; whatever they leave out, the 
 | device  | what it is                                     |
 | ------- | ---------------------------------------------- |
 | `numpy` | the reference on NumPy arrays                  |
-| `cpu`   | Numba kernels around BLAS products (the default) |
+| `cpu`   | Numba kernels around BLAS products, shared out to a team of threads (the default) |
 | `cuda`  | the reference on CuPy arrays, on an NVIDIA GPU |
 """
 

@@ -234,23 +234,43 @@ class Reference(Convolution):
         dmean = u * scale
         return kl, dmean, ratio / 2, -dmean, -(ratio + u * u) / 2
 
-    def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
-        """The KL to N(0, 1) estimated from samples, with both derivatives: kl, dmean, dlog_var, all (n, l).
+    def log_ratio(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """log q(z_s) - log p(z_s) of each sample and dimension, p = N(0, 1), with both derivatives; all (s, n, l).
 
         With z_s = mean + exp(lv/2) eps_s, s = 1..S, for each dimension:
 
             log q(z_s) = -½ (lv + eps_s² + log 2π)         log p(z_s) = -½ (z_s² + log 2π)
-            kl = (1/S) Σ_s [log q(z_s) - log p(z_s)] = (1/S) Σ_s ½ (z_s² - eps_s² - lv)
+            r_s = log q(z_s) - log p(z_s) = ½ (z_s² - eps_s² - lv)
 
         log q depends on mean and lv only through -½ lv once z_s - mean = exp(lv/2) eps_s is put in; z_s² carries the
         rest, with dz_s/dmean = 1 and dz_s/dlv = ½ exp(lv/2) eps_s:
 
-            dkl/dmean = (1/S) Σ_s z_s                      dkl/dlv = (1/S) Σ_s ½ (z_s eps_s exp(lv/2) - 1)
+            dr_s/dmean = z_s                               dr_s/dlv = ½ (z_s eps_s exp(lv/2) - 1)
+
+        These are the whole derivatives: by where z_s lies as well as by the density there.
         """
         step = self.xp.exp(log_var / 2) * eps
         z = mean + step
-        kl = (z * z - eps * eps).mean(axis=0) / 2 - log_var / 2
-        return kl, z.mean(axis=0), ((z * step).mean(axis=0) - 1) / 2
+        return (z * z - eps * eps - log_var) / 2, z, (z * step - 1) / 2
+
+    def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """The KL to N(0, 1) estimated from samples, (1/S) Σ_s r_s of `log_ratio`, with both derivatives; all (n, l)."""
+        ratio, dmean, dlog_var = self.log_ratio(mean, log_var, eps)
+        return ratio.mean(axis=0), dmean.mean(axis=0), dlog_var.mean(axis=0)
+
+    def log_mean_exp(self, log_w: Array) -> tuple[Array, Array]:
+        """b_n = log (1/S) Σ_s exp(log_w_sn) and its derivative, the normalised weights; log_w (s, n) -> (n,), (s, n).
+
+            db_n/dlog_w_sn = exp(log_w_sn) / Σ_t exp(log_w_tn) = v_sn,        Σ_s v_sn = 1
+
+        With m_n = max_s log_w_sn taken out of the sum, b_n = m_n + log (1/S) Σ_s exp(log_w_sn - m_n): the largest
+        exponential is 1, so that none overflows and their sum is not 0.
+        """
+        xp = self.xp
+        largest = log_w.max(axis=0)
+        w = xp.exp(log_w - largest)
+        total = w.sum(axis=0)
+        return largest + xp.log(total / len(log_w)), w / total
 
     # Likelihoods: the negative log-likelihood of each example in nats, (n,), and its derivative
 
@@ -288,6 +308,19 @@ class Reference(Convolution):
         square = r * r * precision
         nll = ((square + v).sum(axis=1) + x.shape[1] * LOG_2PI) / 2
         return nll, xp.concatenate([r * precision, (1 - square) / 2], axis=1)
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """-log p(y|l) = log Σ_k exp(l_k) - l_y and its derivative; l (n, classes), y labels (n,) -> (n,), (n, classes).
+
+            p(k|l) = exp(l_k) / Σ_j exp(l_j)          d/dl_k = p(k|l) - [k = y]
+
+        The largest logit is taken out of the sum, so that no exponential overflows.
+        """
+        xp = self.xp
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        onehot = self.one_hot(OneHot(labels, logits.shape[1]), logits.dtype)
+        return -(log_p * onehot).sum(axis=1), xp.exp(log_p) - onehot
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd: the chain rule through a loss of each example; rows (n, d), scale (n,)."""

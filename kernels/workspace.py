@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
+
+LINE = 64  # bytes of a cache line
 
 
 class Workspace(threading.local):
@@ -21,6 +25,11 @@ class Workspace(threading.local):
     def __init__(self) -> None:
         self._arrays: list[np.ndarray] = []
         self._next = -1  # -1: not inside a loop of steps
+
+    @property
+    def active(self) -> bool:
+        """Whether this thread is inside a loop of steps."""
+        return self._next >= 0
 
     def begin(self) -> None:
         """A step begins: the arrays of the step before may be overwritten."""
@@ -42,3 +51,19 @@ class Workspace(threading.local):
         if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
             held = self._arrays[i] = np.empty(shape, dtype)
         return held[: shape[0]]
+
+
+class Scratch(threading.local):
+    """Memory for what a kernel needs while it runs: each thread has one piece, which every call takes anew."""
+
+    def __init__(self) -> None:
+        self._room = np.empty(0, np.uint8)
+
+    def empty(self, *shapes: tuple[int, ...], dtype: Any) -> list[np.ndarray]:
+        """An uninitialised C-contiguous array of each shape, until this thread's next call."""
+        sizes = [prod(shape) * np.dtype(dtype).itemsize for shape in shapes]
+        starts = list(accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
+        if starts[-1] > len(self._room):
+            self._room = np.empty(starts[-1], np.uint8)
+        pieces = zip(starts, sizes, shapes, strict=False)
+        return [self._room[start : start + size].view(dtype).reshape(shape) for start, size, shape in pieces]

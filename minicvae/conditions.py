@@ -13,11 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from minicvae.checks import whole
 from minicvae.kernels import Array, OneHot, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Embedding, Layer, Pathways
 
-__all__ = ["CONDITIONS", "Classes", "Condition", "Parts", "Vector", "count", "joined", "repeat", "select"]
+__all__ = [
+    "CONDITIONS",
+    "Classes",
+    "Condition",
+    "Parts",
+    "Vector",
+    "count",
+    "draw",
+    "groups",
+    "joined",
+    "repeat",
+    "select",
+]
 
 
 class Condition:
@@ -57,11 +70,8 @@ class Classes(Condition):
     embedding: int = 0
 
     def __post_init__(self) -> None:
-        if self.classes < 1 or self.embedding < 0:
-            raise ValueError(
-                "classes, embedding: expected at least one class and an embedding of at least 0 dimensions, "
-                f"got {self.classes!r}, {self.embedding!r}"
-            )
+        whole("classes", self.classes)
+        whole("embedding", self.embedding, least=0)
 
     @property
     def widths(self) -> list[int]:
@@ -99,8 +109,7 @@ class Vector(Condition):
     dim: int
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim: expected at least 1, got {self.dim!r}")
+        whole("dim", self.dim)
 
     @property
     def widths(self) -> list[int]:
@@ -171,6 +180,15 @@ class Parts(Condition):
 CONDITIONS = (Classes, Vector, Parts)
 
 
+def draw(condition: Condition, n: int, rng: np.random.Generator) -> Any:
+    """A random c for n examples, as users hand it in: labels drawn evenly, numbers from N(0, 1)."""
+    if isinstance(condition, Classes):
+        return rng.integers(0, condition.classes, n)
+    if isinstance(condition, Parts):
+        return {name: draw(part, n, rng) for name, part in condition.parts.items()}
+    return rng.normal(size=(n, condition.width))
+
+
 def _arrays(parts: tuple[Part, ...]) -> Iterator[Array]:
     return (part.labels if isinstance(part, OneHot) else part for part in parts)
 
@@ -178,6 +196,16 @@ def _arrays(parts: tuple[Part, ...]) -> Iterator[Array]:
 def count(parts: tuple[Part, ...]) -> int:
     """How many examples the encoded condition has."""
     return len(next(_arrays(parts)))
+
+
+def groups(parts: tuple[Part, ...], kernels: Reference) -> np.ndarray:
+    """(n,) numbers, equal where all classes of the encoded condition are; the class itself where there is only one."""
+    classes = [kernels.to_numpy(part.labels) for part in parts if isinstance(part, OneHot)]
+    if len(classes) == 1:
+        return classes[0]
+    if not classes:
+        return np.zeros(count(parts), np.int64)
+    return np.unique(np.stack(classes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def repeat(parts: tuple[Part, ...], times: int) -> tuple[Part, ...]:

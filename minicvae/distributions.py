@@ -26,6 +26,7 @@ __all__ = [
     "kl_monte_carlo",
     "kl_standard",
     "log_normal",
+    "log_ratio",
     "masked_bernoulli",
     "reparameterise",
 ]
@@ -84,6 +85,20 @@ def kl_monte_carlo(kernels: Reference, mean: Array, log_var: Array, eps: Array) 
         return dkl * dmean, dkl * dlog_var
 
     return kl, backward
+
+
+def log_ratio(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
+    """log q(z_s|x,c) - log p(z_s) of each sample and dimension, (s, n, l), with z_s = mean + exp(log_var/2) eps_s.
+
+    backward: dratio (s, n, l) -> dmean, dlog_var (n, l), which the samples share.
+    """
+    ratio, dmean, dlog_var = kernels.log_ratio(mean, log_var, eps)
+
+    @once
+    def backward(dratio: Array) -> tuple[Array, Array]:
+        return (dratio * dmean).sum(axis=0), (dratio * dlog_var).sum(axis=0)
+
+    return ratio, backward
 
 
 def log_normal(kernels: Reference, z: Array, mean: Array, log_var: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minicvae import checkpoint, conditions, distributions, layers, objectives, summary, training
 from minicvae.description import describe, restore
-from minicvae.evaluate import evaluate
+from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Layer
 from minicvae.models.base import Trainable
 from minicvae.models.cvae import ConditionalVAE
@@ -87,6 +87,10 @@ class CVAE(Model, ConditionalVAE):
 
     architecture = ("encoder", "decoder", "condition", "latent_dim", "image_shape", "likelihood", "objective")
     preset: str | None = None
+
+    def log_likelihood(self, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
+        """log p(x|c) of each example by importance sampling, (n,) nats; see `minicvae.evaluate.log_likelihood`."""
+        return log_likelihood(self, x, c, samples, seed=seed)
 
     def summary(self) -> str:
         """Print the table of layers, output shapes and parameter counts; return it too."""

@@ -3,7 +3,12 @@
     loss = E_q[-log p(x|z,c)] + beta KL(q(z|x,c) ‖ p(z))          in nats, summed over dimensions, averaged over n
 
 With beta = 1 this is the negative evidence lower bound of Kingma and Welling 2014, conditioned as in Sohn, Lee, Yan
-2015; other betas are Higgins et al. 2017.
+2015; other betas are Higgins et al. 2017. Burda, Grosse, Salakhutdinov 2016 have a tighter bound:
+
+    loss = E_q[-log 1/S Σ_s p(x|z_s,c) p(z_s) / q(z_s|x,c)]
+
+An objective says how many z it wants of each example (`samples`), how many of these are decoded (`used`), what a z
+costs (`divergence`), and how that and the likelihoods become one number, and gradients again (`forward`).
 """
 
 from __future__ import annotations
@@ -14,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from minicvae import distributions
+from minicvae.checks import whole
 from minicvae.kernels import Array, Reference
 from minicvae.layers.layer import Backward, once
 
-__all__ = ["ELBO", "OBJECTIVES", "Losses"]
+__all__ = ["ELBO", "IWAE", "OBJECTIVES", "Losses", "Objective"]
 
 
 class Losses(NamedTuple):
@@ -46,16 +52,13 @@ class ELBO:
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.beta) and self.beta >= 0):
-            raise ValueError(f"beta: expected a number of at least 0, got {self.beta!r}")
+        _check_not_negative(beta=self.beta, free_bits=self.free_bits)
         if self.kl not in ("closed", "monte_carlo"):
             raise ValueError(f"kl: expected 'closed' or 'monte_carlo', got {self.kl!r}")
         if self.samples < 1 or not 0 <= self.decoded <= self.samples:
             raise ValueError(
                 f"samples, decoded: expected samples >= 1, 0 <= decoded <= samples, got {self.samples}, {self.decoded}"
             )
-        if not (np.isfinite(self.free_bits) and self.free_bits >= 0):
-            raise ValueError(f"free_bits: expected a number of at least 0, got {self.free_bits!r}")
 
     @property
     def used(self) -> int:
@@ -93,4 +96,69 @@ class ELBO:
         return losses, backward
 
 
-OBJECTIVES = (ELBO,)
+@dataclass(frozen=True)
+class IWAE:
+    """loss = -1/n Σ_n log 1/S Σ_s w_sn,  log w_sn = log p(x_n|z_sn,c_n) + beta [log p(z_sn) - log q(z_sn|x_n,c_n)].
+
+    The importance-weighted bound of Burda, Grosse, Salakhutdinov 2016, equation 8: with beta = 1 it never lies above
+    log p(x|c), rises with S, and reaches it as S grows; with S = 1 it is the ELBO, its KL estimated from the sample.
+
+    samples: S, how many z are drawn from q(z|x,c), and decoded, for each example.
+    beta: weight of the log ratio, so that it can be annealed as the KL is.
+    """
+
+    samples: int = 50
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_not_negative(beta=self.beta)
+        whole("samples", self.samples)
+
+    @property
+    def used(self) -> int:
+        """How many of the samples are decoded: all."""
+        return self.samples
+
+    def divergence(self, kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
+        """log q(z_s|x,c) - log p(z_s) of each sample and dimension, (S, n, l), and its backward."""
+        return distributions.log_ratio(kernels, mean, log_var, eps)
+
+    def forward(
+        self, kernels: Reference, nll: Array, ratio: Array, beta: float | None = None
+    ) -> tuple[Losses, Backward]:
+        """nll (S, n), ratio (S, n, l) of each sample -> the losses. backward() -> dnll (S, n), dratio (S, n, l).
+
+        With log w_sn = -nll_sn - beta Σ_l ratio_snl and v_sn = w_sn / Σ_t w_tn, the normalised weights:
+
+            loss = -1/n Σ_n log 1/S Σ_s w_sn          dloss/dlog w_sn = -v_sn / n
+            dnll_sn = v_sn / n                        dratio_snl = beta v_sn / n
+
+        z_s = mean + exp(log_var/2) eps_s reaches log w_s in three ways: by the likelihood (dnll, through the decoder),
+        by log p(z_s) and by log q(z_s|x,c); the last two are the ratio's, whose backward holds them whole. So the
+        gradient is that of each log w_s weighted by v_s, equation 14 of the paper.
+
+        The losses' reconstruction and kl are the plain means of nll and ratio over the samples: the terms of the ELBO,
+        whose sum is at least the loss. beta: the weight of this step, where it is annealed; None for the objective's.
+        """
+        weight = self.beta if beta is None else beta
+        n = nll.shape[1]
+        by_sample = ratio.sum(axis=2, dtype=np.float64)
+        bound, v = kernels.log_mean_exp(-nll.astype(np.float64) - weight * by_sample)
+        losses = Losses(-float(bound.mean()), float(nll.mean(dtype=np.float64)), float(by_sample.mean()))
+
+        @once
+        def backward() -> tuple[Array, Array]:
+            dratio = kernels.xp.broadcast_to((weight / n * v)[:, :, None], ratio.shape)
+            return (v / n).astype(nll.dtype), dratio.astype(ratio.dtype)
+
+        return losses, backward
+
+
+def _check_not_negative(**settings: float) -> None:
+    for name, value in settings.items():
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+
+
+Objective = ELBO | IWAE
+OBJECTIVES = (ELBO, IWAE)

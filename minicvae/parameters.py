@@ -30,6 +30,7 @@ class Parameter:
         self.shape = shape
         self.initializer = initializers.get(initializer)
         self.name = ""
+        self.taken = False  # whether it belongs to a model, out of which no other may take it
         self.value: Array = None
         self._grad: Array = None
         self._written = False

@@ -26,7 +26,9 @@ class Purpose(IntEnum):
     EVALUATE = 3
     GENERATE = 4
     SAMPLE_PIXELS = 5
-    MASK = 6
+    LOG_LIKELIHOOD = 6
+    DIAGNOSE = 7
+    MASK = 8
 
 
 def check_seed(seed: Any) -> int:

@@ -3,10 +3,12 @@
     config.json         how the run was made, with which versions, and how it ended
     metrics.csv         the losses and the like, one row an epoch
     model.safetensors   the model, enough to use it without the rest
+    evaluation.json     what `minicvae evaluate` found, where it was asked to
     figures/            pictures
 
-`config.json` always has `format`, `status` (one of `STATUSES`), `preset` and `data`; what else is in it is up to who
-makes the run. The model is saved after every epoch, so that a run which breaks off leaves its last whole epoch.
+`minicvae generate` and `reconstruct` add a picture each. `config.json` always has `format`, `status` (one of
+`STATUSES`), `preset` and `data`; what else is in it is up to who makes the run. All of it is brought up to date after
+every epoch, so that a run which breaks off leaves its last whole epoch.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ FORMAT = "minicvae run 1"
 REQUIRED = ("status", "preset", "data")
 STATUSES = {"epochs": "finished", "early": "stopped early", "interrupted": "interrupted", "error": "failed"}
 """`History.stopped` -> what `config.json` calls it; before that it is "running"."""
+OURS = re.compile(
+    r"config\.json|metrics\.csv|model\.safetensors|evaluation\.json|(generated|reconstructed)\.png|"
+    r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|dimensions|"
+    r"posterior_means(_of_one)?|manifold(_\d+)?)\.png"
+)
+"""The files of a run, and no others: what a new run in the same folder may delete."""
 
 
 class Run:
@@ -40,6 +48,7 @@ class Run:
         self.config_file = self.folder / "config.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.model_file = self.folder / "model.safetensors"
+        self.evaluation_file = self.folder / "evaluation.json"
         self.figures = self.folder / "figures"
 
     @classmethod
@@ -50,9 +59,9 @@ class Run:
         """
         check_free(folder, overwrite=overwrite)
         run = cls(folder)
-        pictures = [*run.folder.glob("*.png"), *run.figures.glob("*.png")]
-        for file in (run.config_file, run.metrics_file, run.model_file, *pictures):
-            file.unlink(missing_ok=True)
+        for file in [*run.folder.glob("*"), *run.figures.glob("*")]:
+            if OURS.fullmatch(file.relative_to(run.folder).as_posix()):
+                file.unlink()
         run.figures.mkdir(parents=True, exist_ok=True)
         run.config = {"format": FORMAT, "status": "running"}
         run.update(**config)
@@ -115,31 +124,38 @@ class Run:
     def model(self, device: str = "cpu") -> CVAE:
         """The model, on `device`. Raises as `minicvae.load` does, and FileNotFoundError where none was saved yet."""
         if not self.model_file.exists():
-            raise FileNotFoundError(f"{self.folder} holds no model: its training is {self.config['status']}")
+            raise FileNotFoundError(f"{self.folder} holds no model; status of its training: {self.config['status']}")
         return load(self.model_file, device=device)
 
 
 class Recorder(Callback):
-    """Keeps a run folder up to date: after every epoch a row in `metrics.csv`, and the model."""
+    """Keeps a run folder up to date: after every epoch the model, a row in `metrics.csv`, and how far the run is.
+
+    In this order, so that a row never speaks of a model that could not be written.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def on_epoch_end(self, model: Any, epoch: int, logs: dict[str, float]) -> None:
-        """Add the row, and put the model in the place of the last epoch's."""
-        row = {"epoch": epoch + 1, **logs}
-        with self.run.metrics_file.open("a", newline="", encoding="utf-8") as file:
+        """Put the model in the place of the last epoch's, add the row, and count the epoch and its seconds."""
+        run, row = self.run, {"epoch": epoch + 1, **logs}
+        model.save(run.model_file)
+        before = run.metrics_file.read_bytes() if run.metrics_file.exists() else b""
+        with whole_file(run.metrics_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            file.write(before.decode())
             writer = csv.DictWriter(file, row)
-            if file.tell() == 0:
+            if not before:
                 writer.writeheader()
             writer.writerow(row)
-        model.save(self.run.model_file)
+        run.update(epochs_done=epoch + 1, seconds=run.config.get("seconds", 0.0) + logs.get("seconds", 0.0))
 
 
 def check_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Refuse a folder that a new run must not be written into: nobody's files are lost by mistake.
 
-    A folder that is not there or is empty will do; one with a run only with `overwrite`; one with anything else never.
+    A folder that is not there or is empty will do; one with a run, as `config.json` says, only with `overwrite`; one
+    with anything else never.
 
     Raises
     ------
@@ -150,10 +166,19 @@ def check_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> No
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file, not a folder for a run")
     holds = _names_in(folder)
-    if holds and "config.json" not in holds:
+    if holds and not _is_run(Run(folder)):
         raise FileExistsError(f"{folder} holds {sorted(holds)[0]} and no run; choose another folder")
     if holds and not overwrite:
-        raise FileExistsError(f"{folder} already holds a run; choose another folder, or set overwrite")
+        raise FileExistsError(
+            f"{folder} already holds a run; choose another folder, or --overwrite it (in Python, overwrite=True)"
+        )
+
+
+def _is_run(run: Run) -> bool:
+    try:
+        return run.config_file.is_file() and run.config.get("format") == FORMAT
+    except ValueError:
+        return False
 
 
 def next_free(parent: str | os.PathLike[str], name: str) -> Path:

@@ -21,8 +21,9 @@ import numpy as np
 
 from minicvae import callbacks as cb
 from minicvae import conditions, optimizers
+from minicvae.checks import whole
 from minicvae.evaluate import evaluate
-from minicvae.kernels import Array
+from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
 from minicvae.models.base import Trainable
@@ -79,6 +80,7 @@ def fit(
     learning_rate: float | Schedule = 1e-3,
     optimizer: str | optimizers.Optimizer = "adam",
     beta: float | Schedule | None = None,
+    binarise: bool = False,
     clip_norm: float | None = None,
     early_stopping: int | cb.EarlyStopping | None = None,
     callbacks: Sequence[cb.Callback] = (),
@@ -93,32 +95,36 @@ def fit(
     validation_data: (x, c), evaluated after every epoch.
     learning_rate, beta: a number, or a schedule over the training (`minicvae.schedules`); beta anneals the KL's
     weight, None leaves it to the objective.
+    binarise: draw every pixel of x black or white, anew at each epoch, white with its grey level as the probability.
+    validation_data is left as it is: `datasets.binarise` draws it once.
     clip_norm: rescale the gradient where its global norm is above this.
     early_stopping: patience in epochs on the validation loss, or an `EarlyStopping`; puts the best weights back.
     history: an empty `History` to fill, for who wants to read it although the training broke off.
 
-    Ctrl-C ends after the step at hand: the callbacks' `on_train_end` runs, the weights are those of that step, and
-    KeyboardInterrupt goes on to the caller.
+    Ctrl-C ends after the step or the validation at hand: the callbacks' `on_train_end` runs, the weights are those of
+    that step (with early stopping those of the best epoch), and KeyboardInterrupt goes on to the caller.
 
     Raises
     ------
     ValueError, TypeError
         For a wrong argument, before anything is trained.
     NonFiniteError
-        When the loss stops being a number; the weights are those before that step.
+        When the loss stops being a number; the weights are those that gave it, no step is made from there.
     KeyboardInterrupt
         After Ctrl-C, as above.
     """
     images, parts = model.check_data(x, c)
-    epochs, batch_size = _check_positive(epochs=epochs), _check_positive(batch_size=batch_size)
+    epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
     seed = check_seed(seed)
     rate = as_schedule("learning_rate", learning_rate)
     weight = as_schedule("beta", model.objective.beta if beta is None else beta)
     if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
         raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+    if not isinstance(binarise, bool):
+        raise TypeError(f"binarise: expected True or False, got {binarise!r}")
     if validation_data is not None:
         model.check_data(*_check_pair(validation_data), "validation_data[0]", "validation_data[1]")
-    if isinstance(early_stopping, int):
+    if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
         early_stopping = cb.EarlyStopping(early_stopping)
     if not (early_stopping is None or isinstance(early_stopping, cb.EarlyStopping)):
         raise TypeError(f"early_stopping: expected epochs or an EarlyStopping, got {early_stopping!r}")
@@ -148,6 +154,9 @@ def fit(
                     progress = (epoch * steps + step) / (epochs * steps)
                     kernels.begin_step()
                     batch = kernels.gather(images, index, model.dtype)
+                    if binarise:  # epochs from 1 on, for `datasets.binarise` has the stream of epoch 0
+                        u = generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step).random(batch.shape)
+                        batch = (kernels.array(u) < batch).astype(model.dtype)
                     given = conditions.select(parts, index)
                     eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
                     parameters.zero_grad()
@@ -179,6 +188,9 @@ def fit(
                 }
                 history.append(logs)
                 wishes = [watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]
+                if interrupted.is_set():  # while validating
+                    history.stopped = "interrupted"
+                    raise KeyboardInterrupt
                 if any(wishes):
                     history.stopped = "early"
                     break
@@ -231,6 +243,10 @@ def _first_non_finite(
     with trace(*model.networks) as record:
         model.loss_and_backward(x, c, eps)
     for entry in record:
+        # What goes in is what came out of the layer before, but for z, which is drawn between the networks.
+        if any(broken(values) for values in entry.inputs if not isinstance(values, OneHot)):
+            drawn = ", z = mean + exp(log_var / 2) eps" if entry.name.startswith(("decoder", "generation")) else ""
+            return f"{where}; the first tensor that is not finite is the input of {entry.name}{drawn}; {hint}"
         for name, parameter in entry.layer.named_parameters(entry.name):
             if broken(parameter.value):
                 return f"{where}; the first tensor that is not finite is the parameter {name}; {hint}"
@@ -243,13 +259,6 @@ def _first_non_finite(
     reach = max(float(abs(entry.output).max()) for entry in record)
     terms = f"reconstruction {losses.reconstruction} + KL {losses.kl}"
     return f"{where} = {terms}, though every layer's output is finite ({reach:.3g}): the loss itself overflows; {hint}"
-
-
-def _check_positive(**argument: Any) -> int:
-    ((name, value),) = argument.items()
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return int(value)
 
 
 def _check_pair(validation_data: Any) -> tuple[Any, Any]:

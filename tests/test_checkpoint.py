@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +53,15 @@ def test_any_reader_of_safetensors_can_read_it(path):
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        assert json.loads(file.metadata()["config"]) == CONFIG
+        assert json.loads(file.metadata()["minicvae"]) == {"format": FORMAT, "config": CONFIG}
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path):
+    written = set()
+    for i in range(20):
+        write(tmp_path / str(i), CONFIG, tensors().items())
+        written.add((tmp_path / str(i)).read_bytes())
+    assert len(written) == 1
 
 
 # Whole or not at all
@@ -102,6 +111,21 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_model(path, mo
         write(path, {}, tensors().items())
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_not_the_temporary_one(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o500)
+    for target in (tmp_path / "folder.png", tmp_path / "closed" / "file.png", Path("/proc/file.png")):
+        if target.parent.name == "closed" and os.access(target.parent, os.W_OK):  # as it is for root
+            continue
+        with pytest.raises(OSError, match=r".") as caught, whole_file(target) as temporary:
+            temporary.write_text("new")
+        assert caught.value.filename == str(target)
+        assert str(caught.value).endswith(f": {str(target)!r}")
+    (tmp_path / "closed").chmod(0o700)
+    assert sorted(os.listdir(tmp_path)) == ["closed", "folder.png"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
@@ -167,16 +191,22 @@ def test_a_file_cut_anywhere_is_refused(path, data):
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, {}, {"format": "pt"}, {"format": "minicvae model 0", "config": "{}"}, {"config": "{}"}],
+    [None, {}, {"format": "pt"}, {"format": FORMAT, "config": "{}"}],
 )
 def test_somebody_elses_tensors_are_refused(tmp_path, metadata):
     save_file({"w": np.ones(3)}, tmp_path / "other", metadata=metadata)
-    with pytest.raises(ValueError, match=f"other is no minicvae model: expected format '{FORMAT}', got "):
+    with pytest.raises(ValueError, match="other is no minicvae model: expected 'minicvae' in its header, got "):
         read(tmp_path / "other")
 
 
-@pytest.mark.parametrize("metadata", [{}, {"config": "{"}, {"config": ""}])
-def test_a_model_without_its_configuration_is_refused(tmp_path, metadata):
-    save_file({"w": np.ones(3)}, tmp_path / "bare", metadata={"format": FORMAT} | metadata)
-    with pytest.raises(ValueError, match="bare"):
+@pytest.mark.parametrize("header", ["", "{", "[]", "null", "{}", '{"config": {}}', f'{{"format": "{FORMAT}"}}'])
+def test_a_model_without_its_configuration_is_refused(tmp_path, header):
+    save_file({"w": np.ones(3)}, tmp_path / "bare", metadata={"minicvae": header})
+    with pytest.raises(ValueError, match="bare holds weights without a configuration that can be read"):
         read(tmp_path / "bare")
+
+
+def test_a_model_of_another_format_is_refused(tmp_path):
+    save_file({"w": np.ones(3)}, tmp_path / "new", metadata={"minicvae": '{"format": "minicvae model 9", "config": 1}'})
+    with pytest.raises(ValueError, match=f"new: expected a model of the format '{FORMAT}', got 'minicvae model 9'"):
+        read(tmp_path / "new")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.conditions import CONDITIONS, Classes, Condition, Parts, Vector, count, joined, repeat, select
+from minicvae.conditions import CONDITIONS, Classes, Condition, Parts, Vector, count, groups, joined, repeat, select
 from minicvae.kernels import OneHot, load
 from minicvae.layers import Chain, Dense, Embedding, Pathways
 
@@ -194,3 +194,14 @@ def test_the_base_says_nothing():
 
 def test_counting_needs_no_copy_of_the_labels():
     assert count((OneHot(np.zeros(3, np.int64), 2), np.zeros((3, 2)))) == 3
+
+
+def test_examples_are_of_one_group_where_all_their_classes_agree(kernels):
+    def found(condition, c):
+        return groups(condition.encode(c, kernels, "float32"), kernels).tolist()
+
+    assert found(Classes(10), [7, 0, 7]) == [7, 0, 7]
+    assert found(Classes(10, embedding=2), [7, 0, 7]) == [7, 0, 7]
+    assert found(Vector(2), np.zeros((3, 2))) == [0, 0, 0]
+    both = {"digit": [1, 1, 0, 1], "style": np.zeros((4, 2)), "width": [2, 0, 2, 2]}
+    assert found(BOTH, both) == [2, 1, 0, 2]

@@ -28,7 +28,7 @@ from minicvae.layers import (
     Reshape,
     UpSample2D,
 )
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, IWAE
 from minicvae.optimizers import SGD, Adam, AdamW
 from minicvae.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Steps
 
@@ -55,6 +55,7 @@ EXAMPLES = [
     Gaussian(0.5),
     LearnedGaussian(),
     ELBO(0.5, "monte_carlo", 5, 1, 0.1),
+    IWAE(5, 0.5),
     SGD(0.9, True, 0.1),
     Adam(),
     AdamW(weight_decay=0.3),

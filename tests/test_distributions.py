@@ -35,12 +35,13 @@ def test_the_posteriors_gradients_are_their_slopes(host, assert_slopes, n, l, sa
     assert_slopes(first_samples, (mean, log_var))
     assert_slopes(lambda m, v: distributions.kl_standard(host, m, v), (mean, log_var))
     assert_slopes(lambda m, v: distributions.kl_monte_carlo(host, m, v, eps), (mean, log_var))
+    assert_slopes(lambda m, v: distributions.log_ratio(host, m, v, eps), (mean, log_var))
     assert_slopes(
         lambda *arguments: distributions.kl_diagonal(host, *arguments), (mean, log_var, prior_mean, prior_log_var)
     )
 
 
-@pytest.mark.parametrize("name", ["kl_standard", "kl_diagonal", "kl_monte_carlo", "reparameterise"])
+@pytest.mark.parametrize("name", ["kl_standard", "kl_diagonal", "kl_monte_carlo", "log_ratio", "reparameterise"])
 def test_their_backwards_run_once_and_give_zero_for_zero(host, name):
     mean, log_var, eps = normal(0, 2, 3), normal(1, 2, 3), normal(2, 4, 2, 3)
     arguments = {"kl_standard": (), "kl_diagonal": (mean + 1, log_var - 1)}.get(name, (eps,))

@@ -1,5 +1,6 @@
 """The run folder: what is written comes back, what is somebody else's stays."""
 
+import csv
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minicvae as mc
-from minicvae.runs import STATUSES, Recorder, Run, check_free, next_free
+from minicvae.runs import OURS, STATUSES, Recorder, Run, check_free, next_free
 from minicvae.training import History
 
 CONFIG = {"preset": "mlp-small", "data": {"source": "mnist"}}
@@ -86,22 +87,68 @@ def test_after_each_epoch_the_model_of_that_epoch_is_there(run, model):
         assert (loaded.parameters["encoder.0.W"] == epoch).all()
 
 
+def test_each_epoch_is_counted_with_its_seconds_while_the_run_goes_on(run, model):
+    recorder = Recorder(run)
+    for epoch, logs in enumerate(losses(3.0, 3)):
+        recorder.on_epoch_end(model, epoch, logs)
+        config = Run.open(run.folder).config
+        assert (config["status"], config["epochs_done"], config["seconds"]) == ("running", epoch + 1, 0.5 * (epoch + 1))
+
+
+def test_no_row_speaks_of_a_model_that_could_not_be_written(run, model, monkeypatch):
+    recorder = Recorder(run)
+    first, second = losses(3.0, 2)
+    recorder.on_epoch_end(model, 0, first)
+
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            recorder.on_epoch_end(model, 1, second)
+    assert Run.open(run.folder).history()["loss"] == [3.0]
+    assert Run.open(run.folder).config["epochs_done"] == 1
+
+
+def test_a_row_is_written_whole_or_not_at_all(run, model, monkeypatch):
+    recorder = Recorder(run)
+    first, second = losses(3.0, 2)
+    recorder.on_epoch_end(model, 0, first)
+
+    class Full(csv.DictWriter):
+        def writerow(self, row):
+            self.writer.writerow(["half of a row"])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(csv, "DictWriter", Full)
+        with pytest.raises(OSError, match="No space left"):
+            recorder.on_epoch_end(model, 1, second)
+    assert run.history()["loss"] == [3.0]
+
+
 def test_a_run_without_a_model_says_how_its_training_stands(run):
-    with pytest.raises(FileNotFoundError, match="holds no model: its training is running"):
+    with pytest.raises(FileNotFoundError, match="holds no model; status of its training: running"):
         run.model()
 
 
 def test_a_run_is_not_overwritten_unless_it_is_allowed_and_then_nothing_of_it_stays(run, model):
     Recorder(run).on_epoch_end(model, 0, losses(1.0)[0])
-    (run.figures / "old.png").write_bytes(b"")
+    (run.figures / "walks.png").write_bytes(b"")
+    (run.figures / "manifold_11.png").write_bytes(b"")
     (run.folder / "generated.png").write_bytes(b"")
+    run.evaluation_file.write_text("{}")
     (run.folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="already holds a run"):
         Run.create(run.folder, **CONFIG)
     assert run.history()["loss"] == [1.0]
+    for theirs in ("photo.png", "figures/photo.png", "figures/manifold_mine.png", "figures/notes.txt"):
+        (run.folder / theirs).write_bytes(b"")
     Run.create(run.folder, overwrite=True, preset="mlp", data={})
     left = {file.relative_to(run.folder).as_posix() for file in run.folder.rglob("*")}
-    assert left == {"config.json", "figures", "notes.txt"}
+    theirs = {"notes.txt", "photo.png", "figures/photo.png", "figures/manifold_mine.png", "figures/notes.txt"}
+    assert left == {"config.json", "figures"} | theirs
     assert Run.open(run.folder).config["preset"] == "mlp"
 
 
@@ -113,6 +160,25 @@ def test_files_of_another_kind_are_never_in_danger(tmp_path, overwrite):
     with pytest.raises(FileExistsError, match=r"thesis.txt is a file"):
         check_free(tmp_path / "thesis.txt", overwrite=overwrite)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("config", ['{"architectures": ["GPT2Model"]}', '{"format": "pt"}', "[]", "{"])
+def test_a_config_of_somebody_elses_makes_no_run(tmp_path, config):
+    theirs = {"config.json": config, "model.safetensors": "weights", "photo.png": "picture"}
+    for name, content in theirs.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FileExistsError, match=r"holds config\.json and no run; choose another folder"):
+        Run.create(tmp_path, overwrite=True, **CONFIG)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == theirs
+
+
+def test_every_picture_of_a_run_is_known_as_its_own(tmp_path):
+    x = np.zeros((4, 6, 6), np.uint8)
+    for preset, c in (("latent2d", np.arange(4) % 2), ("vector", np.zeros((4, 5)))):
+        model = mc.build(preset, image_shape=(6, 6), latent_dim=2, device="numpy")
+        history = {name: [1.0] for name in ("loss", "reconstruction", "kl")}
+        for path in mc.plots.draw_all(model, x, c, tmp_path / "figures", history=history):
+            assert OURS.fullmatch(path.relative_to(tmp_path).as_posix())
 
 
 def test_an_empty_folder_and_a_new_one_are_free(tmp_path):

@@ -98,6 +98,14 @@ def test_an_output_that_overflows_is_named_with_the_size_of_its_inputs(device):
         run(model)
 
 
+def test_a_latent_that_overflows_is_named_before_what_it_breaks(device):
+    model = small(device)
+    model.parameters["encoder.1.b"] = np.array([0, 0, 200, 200], np.float32)  # exp(100) times a number is infinite
+    message = r"the first tensor that is not finite is the input of decoder\.0, z = mean \+ exp\(log_var / 2\) eps; try"
+    with pytest.raises(NonFiniteError, match=message), np.errstate(all="ignore"):
+        run(model)
+
+
 def test_a_loss_that_overflows_by_itself_is_told_apart(device):
     model = small(device)
     for name in ("encoder.1.W", "decoder.0.W"):
@@ -185,6 +193,18 @@ def test_ctrl_c_ends_after_the_step_with_its_weights(device):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_ctrl_c_while_the_last_epoch_is_validated_is_not_lost(device):
+    class Press(Callback):
+        def on_epoch_end(self, model, epoch, logs):
+            if epoch == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    history = History()
+    with pytest.raises(KeyboardInterrupt):
+        run(small(device), epochs=2, callbacks=[Press()], history=history)
+    assert (history.stopped, history.epochs) == ("interrupted", 2)
+
+
 def test_a_second_ctrl_c_ends_at_once():
     def impatient(model):
         signal.raise_signal(signal.SIGINT)
@@ -229,6 +249,7 @@ GOOD = digits(4)
         ({"clip_norm": -1.0}, ValueError, "clip_norm: "),
         ({"clip_norm": float("nan")}, ValueError, "clip_norm: "),
         ({"early_stopping": 0}, ValueError, "patience: expected at least 1 epoch, got 0"),
+        ({"binarise": "static"}, TypeError, "binarise: expected True or False, got 'static'"),
         ({"callbacks": ["print"]}, TypeError, "callbacks: expected Callback objects, got str"),
         ({"callbacks": [Callback]}, TypeError, "callbacks: expected Callback objects, got type"),
         ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),

@@ -24,9 +24,10 @@ COMMANDS = {
     "train": "train a model; leaves a folder with model, losses, pictures",
     "generate": "draw images on demand: which digit, how many",
     "reconstruct": "show images beside what the model makes of them",
-    "evaluate": "measure the losses of a trained model",
+    "evaluate": "measure a trained model, and say what is wrong with it",
     "plot": "draw all pictures of a run anew",
     "gradcheck": "check every gradient of a model by finite differences",
+    "bench": "time training steps, against PyTorch and JAX if you like",
     "presets": "list the models there are to train",
     "summary": "show a model's layers, shapes and parameter counts",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicvae.cli.data import class_numbers, standardisation_in
+from minicvae.cli.data import class_numbers, in_brackets, standardisation_in
 from minicvae.cli.models import open_run, write
 from minicvae.cli.parser import Parser, UsageError, at_least, device_option, out_option, run_argument, suggestion
 from minicvae.datasets import ATTRIBUTES, Standardisation
@@ -106,11 +107,13 @@ def measures(text: str) -> dict[str, float]:
 
 
 def _classes(args: Namespace, entry: Mapping[str, Any]) -> list[Wanted]:
-    """The classes asked for, or all that the model was trained on."""
+    """The classes asked for, or all that the model was trained on; says on stderr which others are among them."""
     if args.condition:
         raise UsageError(f"argument --condition: the model of {args.run} knows classes; use --classes")
-    names = entry["class_names"]
-    numbers = class_numbers(args.classes, names) if args.classes else entry["classes"]
+    numbers = class_numbers(args.classes, entry["class_names"]) if args.classes else entry["classes"]
+    names = in_brackets(entry["class_names"], entry["classes"])
+    if untrained := dict.fromkeys(entry["class_names"][k] for k in numbers if k not in entry["classes"]):
+        print(f"the model was not trained on these, what it draws is a guess: {', '.join(untrained)}", file=sys.stderr)
     return [Wanted([names[k] for k in numbers], np.array(numbers))]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicvae.checkpoint import whole_file
-from minicvae.cli.data import Data
+from minicvae.cli.data import Data, check_entry
 from minicvae.model import CVAE
 from minicvae.runs import Run
 
@@ -28,6 +28,7 @@ def open_run(args: Namespace) -> tuple[Run, CVAE]:
     Raises FileNotFoundError or ValueError if there is none, RuntimeError if the device is not there.
     """
     run = Run.open(args.run)
+    check_entry(run)
     announce_compilation(args.device)
     return run, run.model(args.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,9 +39,13 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **settings,
         )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # as argparse's own, and -1e-3 too
+        self._taker: str | None = None
 
     def parse_args(self, words: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
         """The arguments; for an unknown option, an error that offers the nearest one."""
+        self.usage = self.usage or self._usage()
+        self._taker = self._takes_all(words)
         for word in words:
             option = word.split("=")[0]
             known = option in self._option_string_actions or self._negative_number_matcher.match(word)
@@ -50,7 +55,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit status 2, and one line."""
+        places = self._get_positional_actions()
+        if (
+            self._taker
+            and places
+            and message.startswith((f"argument {self._taker}:", "the following arguments are required"))
+        ):
+            message += f"; {places[0].metavar} goes before {self._taker}, which takes all words behind it"
         self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
+
+    def _usage(self) -> str:
+        """Positional arguments come first: behind an option of several values they would be lost to it."""
+        forms: dict[Any, str] = {None: "{}", "?": "[{}]", "*": "[{} ...]"}
+        places = (forms[action.nargs].format(action.metavar) for action in self._get_positional_actions())
+        return " ".join([self.prog, *places, "[options]"])
+
+    def _takes_all(self, words: Sequence[str]) -> str | None:
+        """The last option of several values, where these or other options take every word."""
+        taker, wanted = None, 0.0
+        for word in words:
+            name, _, value = word.partition("=")
+            if name in self._option_string_actions:
+                nargs = self._option_string_actions[name].nargs
+                wanted = math.inf if nargs in ("+", "*") else 0 if nargs == 0 or value else 1
+                taker = name if wanted == math.inf else taker
+            elif wanted == 0:
+                return None
+            else:
+                wanted -= 1
+        return taker
 
 
 class UsageError(ValueError):

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,13 @@ import numpy as np
 
 from minicvae import __version__
 from minicvae.callbacks import as_sum
-from minicvae.cli.data import HELD_OUT, Data, prepare
+from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
 from minicvae.cli.models import announce_compilation, draw
 from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choice, device_option, number
 from minicvae.conditions import Classes, Vector
 from minicvae.model import CVAE, build
 from minicvae.models.presets import PRESETS, Preset, find
+from minicvae.objectives import IWAE
 from minicvae.optimizers import OPTIMIZERS
 from minicvae.runs import STATUSES, Recorder, Run, check_free, next_free
 from minicvae.schedules import Cyclical, Linear, Schedule
@@ -76,6 +78,14 @@ def arguments(parser: Parser) -> None:
     )
     data.add_argument("--limit", metavar="N", type=at_least(1), help="train on the first N images only")
     data.add_argument(
+        "--pixels",
+        metavar="HOW",
+        type=choice(*PIXELS),
+        default="grey",
+        help="grey (the default); static: black or white, drawn once with the grey level as the probability of white; "
+        "dynamic: training images are drawn anew at each epoch, all others once",
+    )
+    data.add_argument(
         "--validation",
         metavar="WHICH",
         type=choice("test", "held-out"),
@@ -84,6 +94,18 @@ def arguments(parser: Parser) -> None:
 
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", metavar="N", type=at_least(1), help="dimensions of z (default: the preset's)")
+    model.add_argument(
+        "--objective",
+        metavar="NAME",
+        type=choice("elbo", "iwae"),
+        help="elbo, or iwae: the importance-weighted bound, which is tighter (default: the preset's, elbo)",
+    )
+    model.add_argument(
+        "--samples",
+        metavar="N",
+        type=at_least(1),
+        help="how many z are drawn for each image (default: the preset's, 1; for iwae 50)",
+    )
     model.add_argument(
         "--beta", metavar="B", type=number(zero=True), help="weight of the KL (default: the preset's, 1)"
     )
@@ -149,6 +171,8 @@ def run(args: Namespace) -> int:
     held_out = args.validation == "held-out" or args.patience is not None
     if held_out and args.validation == "test":
         raise UsageError("argument --patience: it chooses the model, which the test images must not; use held-out ones")
+    if args.objective == "iwae" and args.free_bits is not None:
+        raise UsageError("argument --free-bits: the importance-weighted bound has none; use it with --objective elbo")
     folder = Path(args.out) if args.out else next_free("runs", preset.name)
     check_free(folder, overwrite=args.overwrite)
     data = prepare(
@@ -156,6 +180,7 @@ def run(args: Namespace) -> int:
         only_classes=args.only_classes,
         limit=args.limit,
         held_out=held_out,
+        pixels=args.pixels,
         measured=isinstance(preset.condition, Vector),
     )
     announce_compilation(args.device)
@@ -192,9 +217,9 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
         if history.stopped == "error":
             history.stopped = "interrupted"
         model.save(record.model_file)
-        planned = record.config["settings"]["epochs"]
+        done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
         print(
-            f"interrupted: the model so far is in {record.folder} ({history.epochs} of {planned} epochs done)\n"
+            f"interrupted: the model so far is in {record.folder} ({done} of {planned} epochs done)\n"
             f"to draw the pictures: minicvae plot {record.folder}",
             file=sys.stderr,
         )
@@ -203,13 +228,15 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
         kept = "the model of the last good epoch" if record.model_file.exists() else "no model, for no epoch was good"
         raise RuntimeError(f"{error}. {record.folder} holds the losses so far and {kept}") from error
     finally:
-        record.update(status=STATUSES[history.stopped], epochs_done=history.epochs)
+        record.update(status=STATUSES[history.stopped])
     return 0
 
 
 def _build(preset: Preset, data: Data, args: Namespace) -> CVAE:
     overrides = {name: getattr(args, name) for name in ("latent_dim", "beta", "free_bits")}
     overrides = {name: value for name, value in overrides.items() if value is not None}
+    objective = IWAE() if args.objective == "iwae" else preset.objective
+    overrides["objective"] = replace(objective, samples=args.samples) if args.samples else objective
     if isinstance(preset.condition, Classes):
         overrides["classes"] = len(data.class_names)
     shape = data.test.x.shape[1:]
@@ -241,7 +268,8 @@ def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], fol
         validation = "the test images; nothing is chosen by them"
     lines = {
         "model": f"{model.parameters.size:,} parameters, latent {model.latent_dim}, {model.dtype} on {model.device}",
-        "data": f"{data.source}: {len(data.train):,} training and {len(data.test):,} test images of {height}x{width}",
+        "data": f"{data.source}: {len(data.train):,} training and {len(data.test):,} test images of {height}x{width}, "
+        f"{data.pixels} pixels",
         "condition": ", ".join(data.class_names[k] for k in data.shown)
         if data.standardisation is None
         else ", ".join(data.names),
@@ -263,7 +291,8 @@ def _fit(model: CVAE, data: Data, record: Run, history: History, *, verbose: boo
     # An overflow is not worth a warning: the error that follows says where it was.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         model.fit(
-            *data.pair(data.train),
+            *data.training_pair(),
+            binarise=data.pixels == "dynamic",
             validation_data=data.pair(data.held_out or data.test),
             beta=_annealed(settings["kl_annealing"], model.objective.beta),
             early_stopping=settings["patience"],
@@ -282,7 +311,7 @@ def _annealed(how: str, beta: float) -> Schedule | None:
 def _conclude(model: CVAE, data: Data, record: Run, history: History, *, quiet: bool) -> None:
     """The final losses and the pictures, and where all of it is."""
     losses = model.evaluate(*data.pair(data.test))
-    record.update(test_losses=losses, seconds=sum(history.history["seconds"]))
+    record.update(test_losses=losses)
     if not quiet:
         which = ", the best epoch's model" if record.config["settings"]["patience"] else ""
         print(f"\ntest images: {as_sum(**losses)} nats per image{which}\ndrawing the pictures ...", flush=True)

@@ -22,13 +22,13 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.x.dtype != np.uint8:
-            raise TypeError(f"x must be uint8 images in 0..255, not {self.x.dtype}")
+            raise TypeError(f"x: expected uint8 images in 0..255, got {self.x.dtype}")
         if self.x.ndim != 3 or self.x.size == 0:
-            raise ValueError(f"x must have the shape (n, h, w) with nothing empty, not {self.x.shape}")
+            raise ValueError(f"x: expected the shape (n, h, w) with nothing empty, got {self.x.shape}")
         if not np.issubdtype(self.y.dtype, np.integer):
-            raise TypeError(f"y must be integer labels, not {self.y.dtype}")
+            raise TypeError(f"y: expected integer labels, got {self.y.dtype}")
         if self.y.shape != self.x.shape[:1]:
-            raise ValueError(f"y must hold one label for each of {len(self.x)} images, not {self.y.shape}")
+            raise ValueError(f"y: expected one label for each of {len(self.x)} images, got the shape {self.y.shape}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -42,7 +42,7 @@ class Dataset:
         For validation without touching the test set. Raises ValueError unless both parts get an example.
         """
         if not 0 < n < len(self):
-            raise ValueError(f"n must be from 1 to {len(self) - 1} of {len(self)} examples, not {n}")
+            raise ValueError(f"n: expected 1 to {len(self) - 1} of {len(self)} examples, got {n}")
         return (
             dataclasses.replace(self, x=self.x[:-n], y=self.y[:-n]),
             dataclasses.replace(self, x=self.x[-n:], y=self.y[-n:]),

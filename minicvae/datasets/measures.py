@@ -30,9 +30,9 @@ def attributes(x: NDArray) -> NDArray[np.float32]:
     Raises TypeError for other element types, ValueError for other shapes.
     """
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
-        raise TypeError(f"x must be uint8 in 0..255 or floating in 0..1, not {x.dtype}")
+        raise TypeError(f"x: expected uint8 in 0..255 or floating in 0..1, got {x.dtype}")
     if x.ndim != 3:
-        raise ValueError(f"x must have the shape (n, h, w), not {x.shape}")
+        raise ValueError(f"x: expected the shape (n, h, w), got {x.shape}")
     unit = 255 if x.dtype == np.uint8 else 1
     result = np.empty((len(x), len(ATTRIBUTES)), np.float32)
     for start in range(0, len(x), CHUNK):

@@ -82,7 +82,7 @@ def load(name: str = "mnist", *, folder: str | os.PathLike[str] | None = None) -
     is missing, and OSError where a download fails, saying which files to put where.
     """
     if name not in NAMES:
-        raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}; for others pass folder=")
+        raise ValueError(f"name: expected one of {', '.join(NAMES)}, got {name!r}; for others pass folder=")
     class_names = DOWNLOADS[name].class_names if name in DOWNLOADS else ()
     place: Path | Traversable
     if folder is not None:
@@ -96,7 +96,7 @@ def load(name: str = "mnist", *, folder: str | os.PathLike[str] | None = None) -
     x_train, y_train, x_test, y_test = read(place)
     sizes = x_train.shape[1:], x_test.shape[1:]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{place}: all images must have one size, not {sizes[0]} and {sizes[1]}")
+        raise ValueError(f"{place}: expected images of one size, got {sizes[0]} and {sizes[1]}")
     try:
         return Dataset(x_train, y_train, class_names), Dataset(x_test, y_test, class_names)
     except (TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ class Standardisation:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.scale):
             lengths = f"{len(self.mean)} and {len(self.scale)}"
-            raise ValueError(f"mean and scale must be equally long, not {lengths}")
+            raise ValueError(f"mean, scale: expected one length, got {lengths}")
 
     @classmethod
     def fit(cls, values: ArrayLike) -> "Standardisation":
@@ -30,9 +30,9 @@ class Standardisation:
         """
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or len(values) == 0:
-            raise ValueError(f"values must have the shape (n, d) with at least one row, not {values.shape}")
+            raise ValueError(f"values: expected the shape (n, d) with at least one row, got {values.shape}")
         if not np.isfinite(values).all():
-            raise ValueError("values must be finite, found NaN or infinity")
+            raise ValueError("values: expected finite numbers, got NaN or infinity")
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         # Rounding leaves a constant column a deviation of about 1e-16 of its mean.
         scale = np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
@@ -49,5 +49,5 @@ class Standardisation:
     def _columns(self, values: ArrayLike) -> NDArray[np.float64]:
         values = np.asarray(values, np.float64)
         if values.shape[-1:] != (len(self.mean),):
-            raise ValueError(f"values must have {len(self.mean)} columns, not the shape {values.shape}")
+            raise ValueError(f"values: expected {len(self.mean)} columns, got the shape {values.shape}")
         return values

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from minicvae.gradcheck.differences import EPS, SAFETY, Estimates, complex_slopes, rounding_noise, slopes
+from minicvae.gradcheck.differences import EPS, SAFETY, Estimates, complex_slopes, norm, rounding_noise, slopes
 from minicvae.gradcheck.report import Row
 from minicvae.gradcheck.subject import Run, Subject
 
 __all__ = ["ROUNDING", "Comparison", "Settings", "spread"]
 
 RESOLUTION = 1e-6  # a slope counts where its bound is below this part of it, or of its array's root mean square
+DOUBT = 4  # how many times its bound a slope may err that is not sharp: where there is much noise it is uneven
 ROUNDING = 64 * EPS  # what the analytic gradient's own rounding is allowed, relative to the same
+HUGE = 2.0**1000  # what is added to an argument is smaller, lest it overflow
 FIRST_STEP = 1 / 8  # relative to the size of an element or of its array
 
 
@@ -33,43 +35,49 @@ class Settings:
 class Compared:
     """Some claimed slopes (k,) beside their estimates; `rounding` (k,) is what the claims themselves may err by.
 
-    error: |claimed - estimate|, allowed up to `tolerance`. resolved: whether that is sharp enough to count, measured
-    by the slope or by `size`, that of a typical one.
+    error: |claimed - estimate|, allowed up to `tolerance`, which at a kink reaches from one one-sided slope to the
+    other. resolved: whether that is sharp enough to count, measured by the slope or by `size`, that of a typical one;
+    at_kink: those that are not, because the one-sided slopes differ. wrong: what lies outside, resolved or not; but
+    of a `direction`, in which the kinks of many elements add up and no convention lies between the two slopes, only
+    what is resolved.
     """
 
     claimed: np.ndarray
     estimates: Estimates
     rounding: np.ndarray
     size: float
+    direction: bool = False
 
+    @np.errstate(over="ignore", invalid="ignore")
     def __post_init__(self) -> None:
-        scale = np.fmax(np.fmax(np.abs(self.estimates.slope), np.abs(self.claimed)), self.size)
-        self.tolerance = self.estimates.bound + self.rounding + ROUNDING * scale
-        self.resolved = self.tolerance <= RESOLUTION * scale
-        self.error = np.abs(self.claimed - self.estimates.slope)
-        self.wrong = self.resolved & ~(self.error <= self.tolerance)
-        self.ratio = np.divide(self.error, self.tolerance, out=np.zeros_like(self.error), where=self.error > 0)
-
-    @property
-    def at_kink(self) -> np.ndarray:
-        """Which slopes are left out because the one-sided slopes differ."""
         jump = self.estimates.jump
-        return ~self.resolved & np.isfinite(jump) & (jump >= self.tolerance / 2)
+        typical = np.fmax(np.abs(self.estimates.slope), self.size)
+        scale = np.fmax(typical, np.abs(self.claimed))
+        self.tolerance = self.estimates.bound + self.rounding + ROUNDING * scale
+        self.noise = self.tolerance - jump
+        known = np.isfinite(self.tolerance)
+        self.resolved = known & (self.tolerance <= RESOLUTION * scale)
+        self.at_kink = known & (self.tolerance > RESOLUTION * typical) & (jump >= self.tolerance / 2)
+        self.tolerance = np.where(self.resolved, self.tolerance, DOUBT * self.noise + jump)
+        self.error = np.abs(self.claimed - self.estimates.slope)
+        self.wrong = (self.resolved if self.direction else known) & ~(self.error <= self.tolerance)
+        self.compared = self.resolved | self.wrong
+        self.ratio = np.divide(self.error, self.tolerance, out=np.zeros_like(self.error), where=self.error > 0)
 
     @property
     def vanishes(self) -> bool:
         """Whether neither the estimates nor the claimed slopes can be told from zero."""
-        noise = self.tolerance - self.estimates.jump
-        return bool(np.all(np.abs(self.estimates.slope) <= noise) and np.all(np.abs(self.claimed) <= self.tolerance))
+        slope = np.abs(self.estimates.slope)
+        return bool(np.all(slope <= self.noise) and np.all(np.abs(self.claimed) <= self.tolerance))
 
     @property
     def relative(self) -> float:
-        """‖claimed - estimate‖ / ‖estimate‖ over all that are resolved; nan where none is."""
-        if not self.resolved.any():
+        """‖claimed - estimate‖ / ‖estimate‖ over all that are compared; nan where none is."""
+        if not self.compared.any():
             return np.nan
-        error = np.linalg.norm(self.error[self.resolved])
-        size = np.linalg.norm(self.estimates.slope[self.resolved])
-        return float(error / size) if size > 0 else (np.inf if error > 0 else 0.0)
+        error = norm(self.error[self.compared])
+        size = norm(self.estimates.slope[self.compared])
+        return error / size if size > 0 else (np.inf if error > 0 else 0.0)
 
     def row(self, name: str, shape: tuple[int, ...], verdict: str, note: str, i: int) -> Row:
         """A row of a report with the numbers of slope `i`."""
@@ -108,12 +116,16 @@ class Comparison:
         self.gradients = {name: g for name, g in run.gradients.items() if g is not None and not self.flaws[name]}
         arguments = subject.arguments.items()
         self.directions = {name: spread(rng, x.shape) * _unit(x) for name, x in arguments}
-        nearby = {name: spread(rng, x.shape) * np.where(x == 0, _unit(x), np.abs(x)) for name, x in arguments}
+        nearby = {
+            name: spread(rng, x.shape) * np.where(x == 0, _unit(x), np.fmin(np.abs(x), HUGE)) for name, x in arguments
+        }
         self.noise = rounding_noise(subject.direction_line(nearby), self.base)
         # The tiny gradient of a saturated function comes from numbers of size one, or of the size of F: 1 - tanh² is
         # good to EPS, not to EPS of itself.
         least = SAFETY * EPS * float(np.abs(run.dy).max()) * (min(1.0, float(np.abs(self.base).max())) or 1.0)
         self.rounding = {name: least / np.minimum(1, np.fmax(_unit(x), np.abs(x))) for name, x in arguments}
+        self.proven: set[str] = set()  # arguments of which every element was compared and found right
+        self.blocked: set[str] = set()  # those of them whose direction says otherwise
 
     def argument(self, name: str) -> Row:
         """The verdict on one argument: a direction first, then elements."""
@@ -122,22 +134,25 @@ class Comparison:
         g, along = self.gradients[name], self._along({name: self.directions[name]})
         chosen = self._choose(g)
         elements = self._elements(name, chosen, complex_step=self._is_analytic(name, along))
-        if (
-            elements.wrong.any() or along.wrong[0]
-        ):  # no failure rests on the complex step alone, nor on a direction alone
+        if elements.wrong.any() or along.wrong[0]:  # no failure rests on the complex step alone
             if len(chosen) < g.size and not elements.wrong.any():
                 chosen = np.union1d(chosen, self._locate(name, g.size))
             elements = self._elements(name, chosen, complex_step=False)
+        if len(chosen) == g.size and not elements.wrong.any():
+            self.proven.add(name)
+            if along.wrong[0]:  # its steps are those of the whole array, too large for some element
+                self.blocked.add(name)
         return self._row(name, chosen, elements, along)
 
     def together(self) -> list[Row]:
         """The direction through all arguments at once, where there are several and no kink hides its slope."""
-        if len(self.directions) < 2 or any(self.flaws.values()):
+        directions = {name: v for name, v in self.directions.items() if name not in self.blocked}
+        if len(directions) < 2 or any(self.flaws.values()):
             return []
-        along = self._along(self.directions)
-        if not along.resolved[0]:
+        along = self._along(directions)
+        if not along.resolved[0] or (along.wrong[0] and self.proven.issuperset(directions)):
             return []
-        size = sum(v.size for v in self.directions.values())
+        size = sum(v.size for v in directions.values())
         verdict = "WRONG" if along.wrong[0] else "ok"
         return [along.row("together", (size,), verdict, "", 0)]
 
@@ -149,7 +164,7 @@ class Comparison:
             line = self.subject.direction_line({name: v})
             above, below = line(1.0)[1], line(-1.0)[1]
             local = np.maximum(self.noise, EPS * np.maximum(np.abs(above), np.abs(below)))
-            allowed = 2 * SAFETY * np.linalg.norm(self.run.dy * local) + ROUNDING * np.linalg.norm(g * v)
+            allowed = 2 * SAFETY * norm(self.run.dy * local) + ROUNDING * norm(g * v)
             bend = float((above - 2 * self.base + below) @ self.run.dy)
             image, claimed = float((above - below) @ self.run.dy) / 2, float(np.sum(g * v))
             if not abs(bend) <= 2 * allowed:
@@ -161,11 +176,13 @@ class Comparison:
     def _along(self, directions: Mapping[str, np.ndarray]) -> Compared:
         """The slope along one direction; its size is what it would be if the signs of v fell otherwise."""
         line = self.subject.direction_line(directions)
-        estimates = slopes([line], np.array([FIRST_STEP]), self.base, self.run.dy, self.noise)
+        origin = min(_origin(self.subject.arguments[name], v) for name, v in directions.items())
+        estimates = slopes([line], np.array([FIRST_STEP]), self.base, self.run.dy, self.noise, np.array([origin]))
         terms = np.concatenate([np.ravel(self.gradients[name] * v) for name, v in directions.items()])
         rounding = np.concatenate([np.ravel(self.rounding[name] * v) for name, v in directions.items()])
-        size = float(np.linalg.norm(terms))
-        return Compared(np.array([terms.sum()]), estimates, np.array([np.linalg.norm(rounding)]), size)
+        with np.errstate(over="ignore", invalid="ignore"):
+            claimed = np.array([terms.sum()])
+        return Compared(claimed, estimates, np.array([norm(rounding)]), norm(terms), direction=True)
 
     def _choose(self, g: np.ndarray) -> np.ndarray:
         """Flat indices of the elements to compare: all, or half of them the largest and half drawn."""
@@ -173,8 +190,9 @@ class Comparison:
         if g.size <= count:
             return np.arange(g.size)
         order = np.argsort(-np.abs(g), axis=None, kind="stable")
-        others = self.rng.choice(order[count // 2 :], count - count // 2, replace=False)
-        return np.concatenate([order[: count // 2], others])
+        largest = (count + 1) // 2
+        others = self.rng.choice(order[largest:], count - largest, replace=False)
+        return np.concatenate([order[:largest], others])
 
     def _elements(self, name: str, chosen: np.ndarray, complex_step: bool) -> Compared:
         """The slopes by the chosen elements; their size is the root mean square of the estimates."""
@@ -185,9 +203,10 @@ class Comparison:
             estimates = complex_slopes(points, first, self.run.dy, self.noise)
         else:
             lines = [self.subject.element_line(name, int(i)) for i in chosen]
-            estimates = slopes(lines, first, self.base, self.run.dy, self.noise)
+            origins = np.where(x.flat[chosen] == 0, np.inf, np.abs(x.flat[chosen]))
+            estimates = slopes(lines, first, self.base, self.run.dy, self.noise, origins)
         known = estimates.slope[np.isfinite(estimates.slope)]
-        size = float(np.sqrt(np.mean(known**2))) if known.size else 0.0
+        size = norm(known) / np.sqrt(max(known.size, 1))
         return Compared(g.flat[chosen], estimates, self.rounding[name].flat[chosen], size)
 
     def _is_analytic(self, name: str, along: Compared) -> bool:
@@ -208,7 +227,7 @@ class Comparison:
             np.abs(y.real - self.base) <= SAFETY * self.noise + ROUNDING * np.abs(self.base)
         ):
             scout = complex_slopes([lambda: y], np.array([FIRST_STEP]), self.run.dy, self.noise)
-            pair = Compared(scout.slope, along.estimates, scout.bound, along.size)
+            pair = Compared(scout.slope, along.estimates, scout.bound, along.size, direction=True)
             trusted = bool(pair.resolved[0] and not pair.wrong[0])
         if self.settings.method == "complex" and not trusted:
             raise ValueError(f"method: the complex step does not find the slope of {name} that differences find")
@@ -228,11 +247,12 @@ class Comparison:
     def _row(self, name: str, chosen: np.ndarray, elements: Compared, along: Compared) -> Row:
         """The row of an argument whose gradient has the right form."""
         g = self.gradients[name]
-        only_along = bool(along.wrong[0]) and not elements.wrong.any()
+        only_along = bool(along.wrong[0]) and not elements.wrong.any() and name not in self.blocked
         shown, i = (along, 0) if only_along else (elements, elements.worst())
-        left_out, kinks = int(np.count_nonzero(~elements.resolved)), int(np.count_nonzero(elements.at_kink))
+        left_out = int(np.count_nonzero(~elements.compared))
+        kinks = int(np.count_nonzero(elements.at_kink & ~elements.compared))
         errors = np.full(g.shape, np.nan)
-        errors.flat[chosen[elements.resolved]] = (elements.claimed - elements.estimates.slope)[elements.resolved]
+        errors.flat[chosen[elements.compared]] = (elements.claimed - elements.estimates.slope)[elements.compared]
         verdict, note = self._verdict(name, g, chosen, elements, along)
         return replace(
             shown.row(name, g.shape, verdict, note, i),
@@ -252,7 +272,7 @@ class Comparison:
         most = self.settings.max_left_out * len(chosen)
         if elements.wrong.any():
             return "WRONG", diagnose(g, elements)
-        if along.wrong[0]:
+        if along.wrong[0] and name not in self.blocked:
             return "WRONG", "a random direction through the whole array; the elements that were compared are right"
         if name in self.settings.vanishing:
             return ("ok", "zero, as declared") if vanishes else ("not zero", "declared to vanish, but it does not")
@@ -268,6 +288,8 @@ class Comparison:
         remarks = [
             f"{count} left out {why}" for count, why in ((kinks, "at kinks"), (left_out - kinks, "for noise")) if count
         ]
+        if name in self.blocked:
+            remarks.append("every element is right, a direction through all is not: a pole or a jump may be in its way")
         if len(chosen) < g.size and not along.resolved[0]:
             remarks.append("no direction through the whole array could be compared: a kink is in the way")
         return "ok", "; ".join(remarks)
@@ -275,16 +297,21 @@ class Comparison:
 
 def diagnose(g: np.ndarray, elements: Compared) -> str:
     """What a wrong gradient g looks like beside the numeric one, in a sentence."""
-    a, n = elements.claimed[elements.resolved], elements.estimates.slope[elements.resolved]
+    if not (elements.wrong & ~elements.at_kink).any():
+        wrong, kinks = np.count_nonzero(elements.wrong), np.count_nonzero(elements.at_kink)
+        return f"{wrong} of {kinks} elements at a kink lie outside of the slopes on its two sides"
+    a, n = elements.claimed[elements.compared], elements.estimates.slope[elements.compared]
     count = f"{np.count_nonzero(elements.wrong)} of {len(a)} elements are wrong"
     if not a.any():
         return f"{count}: the analytic gradient is zero"
+    largest = max(float(np.abs(a).max()), float(np.abs(n).max()))
+    a, n, g, numeric = a / largest, n / largest, g / largest, elements.estimates.slope / largest
     small = 1e-3 * float(np.abs(a - n).max())  # what an explanation may leave unexplained
     factor = float(a @ n / (n @ n)) if n.any() else 0.0
     if len(a) > 1 and np.abs(a - factor * n).max() <= small:
         return f"{count}: the analytic gradient is {factor:.6g} times the numeric one"
     if len(a) == g.size > 1:
-        numeric = elements.estimates.slope.reshape(g.shape)
+        numeric = numeric.reshape(g.shape)
         if g.shape == g.T.shape and np.abs(g - numeric.T).max() <= small:
             return f"{count}: the analytic gradient is the transpose of the numeric one"
         for axis in range(g.ndim):
@@ -308,7 +335,12 @@ def _flaw(g: np.ndarray | None, x: np.ndarray) -> tuple[str, str] | None:
     return None
 
 
+def _origin(x: np.ndarray, v: np.ndarray) -> float:
+    """The |t| nearest to 0 at which an element of x + t v that is not zero becomes zero; inf where there is none."""
+    moved = (x != 0) & (v != 0)
+    return float(np.abs(x[moved] / v[moved]).min(initial=np.inf))
+
+
 def _unit(x: np.ndarray) -> float:
-    """The size of a typical element, the root mean square; no less than 2^-10, and 1 for an array of zeros."""
-    largest = float(np.abs(x).max())
-    return max(largest * float(np.sqrt(np.mean((x / largest) ** 2))), 2.0**-10) if largest > 0 else 1.0
+    """The size of a typical element, the root mean square; from 2^-10 to `HUGE`, and 1 for an array of zeros."""
+    return min(max(norm(x) / float(np.sqrt(x.size)), 2.0**-10), HUGE) if x.any() else 1.0

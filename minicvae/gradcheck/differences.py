@@ -23,14 +23,18 @@ so that large steps, which are hardly noisy, already give all digits (Richardson
 
 and the entry with the least bound is the estimate: every line finds its own step and order, by seeing the error fall
 as theory says. Steps get smaller until truncation has sunk below rounding, for then nothing is left to gain. Steps
-that leave the domain of F (a value that is not finite, a ValueError, an ArithmeticError) fall out by themselves.
+that leave the domain of F (a value that is not finite, a ValueError, an ArithmeticError) fall out by themselves. Steps
+that leap over a pole do not, and their bound is false: of two entries that exclude each other the one with the smaller
+steps is believed, and steps go on well below the distance from 0, where poles are, of what they are added to.
 
 **Kinks.** Central differences converge at a kink too, to the mean of the two slopes. The one-sided slopes tell:
 
     G(h) = <u, F(h) - 2 F(0) + F(-h)> / h  =  J + b₁ h + b₂ h³ + ...
 
 is the slope on the right less the slope on the left. The same scheme (odd powers) extrapolates the jump J: zero for a
-smooth F, while at a kink the bound cannot fall below half of it. A kink nearby is outrun by smaller steps.
+smooth F, while at a kink the bound cannot fall below half of it. A kink nearby is outrun by smaller steps; one that
+the smallest still show is at 0. There a backward may take the slope on the right for one output and on the left for
+another: the bound cannot fall below half the sum, over the outputs, of |u| times the jump of each.
 
 **The noise** sigma of every output is measured: at 16 points so close together that any smooth F is a parabola through
 them, what third differences show is noise (Hamming 1962; Moré and Wild 2011, Estimating computational noise). So a sum
@@ -47,7 +51,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["EPS", "TINY", "Estimates", "Line", "complex_slopes", "rounding_noise", "slopes"]
+__all__ = ["EPS", "TINY", "Estimates", "Line", "complex_slopes", "norm", "rounding_noise", "slopes"]
 
 Line = Callable[[float], tuple[float, np.ndarray]]
 """t -> (the t that the arithmetic took, F(t) as a flat float64 array)."""
@@ -56,9 +60,11 @@ EPS = float(np.finfo(np.float64).eps)
 TINY = 2.0**-100  # the complex step
 RATIO = 2.2  # of a step to the next; not 2, lest all steps be multiples of one period of an oscillating F
 LEVELS = 23  # step sizes at most: from h down to h / 2.2^22, a factor of 3e7
+LEVELS_WITHIN, LEVELS_MOST = 12, 64  # at least so many that are smaller than the distance to the origin; in all
 NOISE_POINTS = np.arange(1, 17) ** 1.5  # unevenly spaced, lest they fall in step with the last place of F
 NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18, 2.0**-12)
 NORMAL_QUARTILE = 1.15  # |x| < 1.15 with probability 3/4 for x from N(0, 1)
+LASTING = 3  # steps, the smallest, that have to show a kink at 0, a jump that does not fall with them
 SAFETY = 8  # standard deviations of noise that the bound allows for
 
 
@@ -67,13 +73,19 @@ class Estimates:
     """The slopes of m lines; all arrays (m,).
 
     slope: the estimates. bound: |slope - truth| is at most this. jump: the part of the bound that is half the
-    difference between the two one-sided slopes. step: the smallest step that the estimate used (nan: the complex step).
+    difference between the one-sided slopes. step: the smallest step that the estimate used (nan: the complex step).
     """
 
     slope: np.ndarray
     bound: np.ndarray
     jump: np.ndarray
     step: np.ndarray
+
+
+def norm(x: np.ndarray) -> float:
+    """The Euclidean length, also where the squares would overflow or vanish."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return largest * float(np.linalg.norm(x / largest)) if 0 < largest < np.inf else largest
 
 
 def rounding_noise(line: Line, base: np.ndarray) -> np.ndarray:
@@ -99,22 +111,34 @@ def rounding_noise(line: Line, base: np.ndarray) -> np.ndarray:
 
 
 def slopes(
-    lines: Sequence[Line], first_steps: np.ndarray, base: np.ndarray, u: np.ndarray, noise: np.ndarray
+    lines: Sequence[Line],
+    first_steps: np.ndarray,
+    base: np.ndarray,
+    u: np.ndarray,
+    noise: np.ndarray,
+    origins: np.ndarray | float = np.inf,
 ) -> Estimates:
     """d/dt <u, F(t)> at t = 0 for each line, by extrapolated central differences.
 
     first_steps (m,): the largest step of each line. base (k,): F(0). u (k,): upstream gradient. noise (k,): standard
-    deviation of the rounding errors of F.
+    deviation of the rounding errors of F. origins (m,): the |t| nearest to 0 at which something that t is added to is
+    zero; steps become smaller than that.
     """
     m = len(lines)
     best = Estimates(np.full(m, np.nan), np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.nan))
+    reach = np.zeros(m, int)  # the level of the largest step that the estimate used
+    history: list[np.ndarray] = []
     settled, stirred = np.zeros(m, bool), np.full(m, np.median(np.abs(u) * noise))
     central, jump, rounding = _Scheme(2), _Scheme(1), _Scheme(2)
-    for level in range(LEVELS):
+    outside = np.log(np.fmax(first_steps / origins, 1)) / np.log(RATIO)
+    levels = np.clip(outside.astype(int) + LEVELS_WITHIN, LEVELS, LEVELS_MOST)
+    for level in range(levels.max()):
+        settled |= level >= levels
         steps = first_steps / RATIO**level
-        taken = np.full((3, m), np.nan)
+        taken = np.full((4, m), np.nan)
         for i in np.flatnonzero(~settled):
-            taken[:, i], stirred[i] = _differences(lines[int(i)], steps[i], base, u, noise, stirred[i])
+            taken[:, i], stirred[i] = _differences(lines[int(i)], float(steps[i]), base, u, noise, stirred[i])
+        history.append(taken)
         with np.errstate(all="ignore"):
             central.extend(taken[0])
             jump.extend(taken[1])
@@ -123,7 +147,9 @@ def slopes(
                 truncation = central.error(j)
                 half_jump = np.abs(jump.row[j]) / 2
                 bound = truncation + rounding.row[j] + half_jump
-                better = bound < best.bound
+                apart = np.abs(central.row[j] - best.slope) > bound + best.bound
+                better = np.where(apart, level - j > reach, bound < best.bound)
+                reach[better] = level - j
                 for held, new in (
                     (best.slope, central.row[j]),
                     (best.bound, bound),
@@ -134,6 +160,7 @@ def slopes(
                 settled |= truncation + half_jump <= rounding.row[j]
         if settled.all():
             break
+    _settle_kinks(best, np.stack(history), first_steps, levels)
     return best
 
 
@@ -150,9 +177,24 @@ def complex_slopes(
     for i, line in enumerate(lines):
         tangent = line().imag / TINY
         out.slope[i] = tangent @ u
-        stirred = max(np.median(np.abs(u) * noise), np.linalg.norm((u * noise)[tangent != 0]))
+        stirred = max(np.median(np.abs(u) * noise), norm((u * noise)[tangent != 0]))
         out.bound[i] = SAFETY * stirred / steps[i]
     return out
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _settle_kinks(best: Estimates, taken: np.ndarray, first_steps: np.ndarray, levels: np.ndarray) -> None:
+    """Where the smallest steps still show a jump that does not fall with them, let them alone be the estimate.
+
+    taken (k, 4, m): what `_differences` gave at every level, nan where a line had settled.
+    """
+    for i in np.flatnonzero(levels <= len(taken)):
+        central, _, rounding, bends = taken[levels[i] - LASTING : levels[i], :, i].T
+        jumps = bends / 2 - rounding
+        if jumps.min() > max(0, jumps.max() / 2):
+            best.slope[i], best.jump[i] = central[-1], bends.max() / 2
+            best.bound[i] = best.jump[i] + np.ptp(central) + rounding.max()
+            best.step[i] = first_steps[i] / RATIO ** (levels[i] - 1)
 
 
 def _third_differences(t: np.ndarray) -> np.ndarray:
@@ -175,23 +217,24 @@ def _at(line: Line, t: float, base: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _differences(
     line: Line, step: float, base: np.ndarray, u: np.ndarray, noise: np.ndarray, stirred: float
-) -> tuple[tuple[float, float, float], float]:
-    """D(h), G(h) and the rounding error to allow for in D(h), nan where F cannot be computed; and `stirred`.
+) -> tuple[tuple[float, float, float, float], float]:
+    """D(h), G(h), the rounding error to allow for in D(h), and Σ |G(h)| of the outputs; and `stirred`.
 
-    Only outputs that the line moves are noisy. But a step may be too small for the last place of an output to show it:
-    `stirred` is the most noise that <u, F> had at any step so far, and no less than that of a typical output.
+    All are nan where F cannot be computed. Only outputs that the line moves are noisy. But a step may be too small for
+    the last place of an output to show it: `stirred` is the most noise that <u, F> had at any step so far, and no less
+    than that of a typical output.
     """
     right, above = _at(line, step, base)
     left, below = _at(line, -step, base)
     with np.errstate(all="ignore"):
         change = above - below
         central = float(change @ u) / (right - left)
-        jump = float((above - base) @ u) / right - float((below - base) @ u) / left
+        bends = u * ((above - base) / right - (below - base) / left)
         moved = (above != base) | (below != base)
-        stirred = max(stirred, float(np.linalg.norm((u * noise)[moved])))
+        stirred = max(stirred, norm((u * noise)[moved]))
         local = EPS / 2 * np.maximum(np.abs(above), np.abs(below))
-        rounding = SAFETY * max(stirred, float(np.linalg.norm((u * local)[moved]))) / (right - left)
-    return (central, jump, rounding), stirred
+        rounding = SAFETY * max(stirred, norm((u * local)[moved])) / (right - left)
+        return (central, float(bends.sum()), rounding, float(np.abs(bends).sum())), stirred
 
 
 class _Scheme:

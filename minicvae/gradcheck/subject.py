@@ -48,10 +48,12 @@ class Subject:
         names: Sequence[str] | None,
     ) -> None:
         self._forward = forward
-        self._inputs = [
-            np.asarray(x) if isinstance(x, float) else x
-            for x in ([inputs] if isinstance(inputs, np.ndarray) else inputs)
-        ]
+        if isinstance(inputs, (np.ndarray, float)):
+            inputs = (inputs,)
+        if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
+            raise TypeError(f"inputs: expected an array, or a tuple of arrays and floats, got {type(inputs).__name__}")
+        self._inputs = [np.asarray(x) if isinstance(x, float) else x for x in inputs]
+        _require_fitting(forward, self._inputs)
         self._parameters = dict(parameters or {})
         self._gradients = gradients
         self.labels = _input_names(forward, self._inputs) if names is None else tuple(names)
@@ -74,7 +76,8 @@ class Subject:
 
     def _require_checkable(self) -> None:
         if not self.arguments:
-            raise ValueError("inputs: expected at least one float64 array to differentiate by, got none")
+            came = ", ".join(type(x).__name__ for x in self._inputs) or "none"
+            raise ValueError(f"inputs: expected at least one float64 array to differentiate by, got {came}")
         for name, array in self.arguments.items():
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
@@ -103,6 +106,7 @@ class Subject:
         problems: list[str] = []
         with self._watch(problems, "forward"):
             y, backward = self._call(self._inputs)
+        _require_numbers(y)
         flat_y, wrong_types = _flat(y), sorted({str(np.asarray(part).dtype) for part in _parts(y)} - {"float64"})
         if wrong_types:
             problems.append(f"forward gives {', '.join(wrong_types)} for float64 inputs")
@@ -196,6 +200,32 @@ class Subject:
 
 def _is_real(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.kind in "fc"
+
+
+def _require_fitting(forward: Forward, inputs: Sequence[Any]) -> None:
+    """Refuse inputs that forward does not take: most often numbers in a list, which is one input for each."""
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        raise TypeError(
+            f"inputs: expected one for each argument of forward{signature}, got {len(inputs)} ({error}); "
+            "numbers that are one input belong in one array"
+        ) from None
+
+
+def _require_numbers(y: Any) -> None:
+    """Refuse an output that is not made of numbers."""
+    kinds = {np.asarray(part).dtype.kind for part in _parts(y)}
+    if not kinds <= set("biufc"):
+        came = ", ".join(type(part).__name__ for part in _parts(y))
+        raise TypeError(f"forward: expected y to be a float64 array, a number, or a tuple of them, got {came}")
+    if not any(np.size(part) for part in _parts(y)):
+        shapes = ", ".join(str(np.shape(part)) for part in _parts(y)) or "()"
+        raise ValueError(f"forward: expected y to have at least one element, got shape {shapes}")
 
 
 def _input_names(forward: Forward, inputs: Sequence[Any]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from minicvae.kernels import Array
@@ -26,6 +27,9 @@ class Chain(Layer):
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers: expected at least one layer, got none")
+        # The layers before the first that has parameters: where nobody wants dx, their backwards are left out.
+        bare = takewhile(lambda layer: not any(True for _ in layer.named_parameters()), self.layers)
+        self._bare = min(sum(1 for _ in bare), len(self.layers) - 1)
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         """The layers by their number."""
@@ -34,6 +38,7 @@ class Chain(Layer):
     def forward(self, *inputs: Any) -> tuple[Any, Backward]:
         """inputs -> the last layer's output."""
         backwards: list[Backward] = []
+        inputs_given = len(inputs)
         for layer in self.layers:
             y, backward = layer.forward(*inputs)
             backwards.append(backward)
@@ -42,8 +47,12 @@ class Chain(Layer):
         @once
         def backward_all(dy: Array, need_dx: bool | Sequence[bool] = True) -> Any:
             """dL/dy -> dL/dinputs."""
-            for backward in reversed(backwards[1:]):
+            last = self._bare if need_dx is False else 0
+            for backward in reversed(backwards[last + 1 :]):
                 dy = backward(dy)
-            return backwards[0](dy, need_dx=need_dx)
+            dx = backwards[last](dy, need_dx=need_dx)
+            if last:
+                return None if inputs_given == 1 else (None,) * inputs_given
+            return dx
 
         return y, backward_all

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minicvae.checks import whole
 from minicvae.kernels import Array
 from minicvae.kernels.convolution import Pair
 from minicvae.layers.dense import ACTIVATIONS
@@ -54,8 +55,8 @@ class _Convolution(Layer):
             raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.padding not in PADDINGS:
             raise ValueError(f"padding: expected one of {', '.join(PADDINGS)}, got {self.padding!r}")
-        if self.c_in < 1 or self.c_out < 1:
-            raise ValueError(f"c_in, c_out: expected sizes of at least 1, got {self.c_in}, {self.c_out}")
+        whole("c_in", self.c_in)
+        whole("c_out", self.c_out)
         self.size = pair(self.kernel, "kernel")
         self.settings = self.activation, pair(self.stride, "stride"), self.padding
         self.W = self.weight(self.initializer or ACTIVATIONS[self.activation])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minicvae.checks import whole
 from minicvae.kernels import Array, OneHot
 from minicvae.layers.layer import Backward, Layer, once
 from minicvae.parameters import Parameter
@@ -43,8 +44,8 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
-        if self.d_in < 1 or self.d_out < 1:
-            raise ValueError(f"d_in, d_out: expected sizes of at least 1, got {self.d_in}, {self.d_out}")
+        whole("d_in", self.d_in)
+        whole("d_out", self.d_out)
         self.W = Parameter((self.d_in, self.d_out), self.initializer or ACTIVATIONS[self.activation])
         self.b = Parameter((self.d_out,), "zeros")
 

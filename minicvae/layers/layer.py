@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import wraps
 from typing import Any, NamedTuple
 
 from minicvae.kernels import Array, Reference, load
@@ -28,7 +27,6 @@ def once(backward: Backward) -> Backward:
     """`backward`, which refuses to run a second time."""
     called = False
 
-    @wraps(backward)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         nonlocal called
         if called:
@@ -38,6 +36,7 @@ def once(backward: Backward) -> Backward:
         called = True
         return backward(*args, **kwargs)
 
+    guarded.__name__, guarded.__doc__ = backward.__name__, backward.__doc__  # functools.wraps takes 6 us, each time
     return guarded
 
 

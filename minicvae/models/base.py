@@ -15,7 +15,7 @@ import numpy as np
 from minicvae.kernels import Array, load
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
-from minicvae.objectives import ELBO, Losses
+from minicvae.objectives import ELBO, Losses, Objective
 from minicvae.parameters import Parameters
 from minicvae.randomness import Purpose, standard_normal
 
@@ -32,16 +32,17 @@ def batches(n: int, size: int = BATCH) -> Iterator[slice]:
 class Trainable:
     """Networks with all their weights in one buffer, and what a batch of images x under conditions c costs.
 
-    A subclass sets its networks and then calls this `__init__`; it has `networks`, `check_data` and
-    `loss_and_backward`. latent_dim: the dimensions of z, 0 for a model without.
+    A subclass sets its networks and then calls this `__init__`; it has `networks`, `check_data`, `loss_and_backward`
+    and `_check_widths`. latent_dim: the dimensions of z, 0 for a model without.
 
-    Raises ValueError for an unknown dtype or device, RuntimeError if the device is not there.
+    Raises ValueError for an unknown dtype or device, or layers of another model; RuntimeError if the device is not
+    there.
     """
 
     latent_dim: int
 
     def __init__(
-        self, *, image_shape: Sequence[int], objective: ELBO | None, dtype: str, device: str, seed: int
+        self, *, image_shape: Sequence[int], objective: Objective | None, dtype: str, device: str, seed: int
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
@@ -53,7 +54,13 @@ class Trainable:
         for name, network in self.networks:
             network.attach(self.kernels)
             named += list(network.named_parameters(name))
+        for name, parameter in named:
+            if parameter.taken:
+                raise ValueError(f"{name} is part of another model, which would lose it: make a layer of its own")
         self.parameters = Parameters(named, self.kernels, dtype, seed)
+        self._check_widths()
+        for _, parameter in named:
+            parameter.taken = True
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -132,6 +139,10 @@ class Trainable:
                 begin_step()
                 pieces.append(self.kernels.to_numpy(run(rows)))
         return np.concatenate(pieces)
+
+    def _check_widths(self) -> None:
+        """Refuse networks that do not take their inputs, or give another width."""
+        raise NotImplementedError
 
     def _check_width(self, name: str, inputs: Sequence[Part], d_out: int, expected: str) -> None:
         """Run a network on one example, so that a wrong width is found here and not in the first step."""

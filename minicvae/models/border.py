@@ -52,9 +52,11 @@ def check_matrix(values: Any, columns: int, name: str, dtype: Any) -> np.ndarray
         raise ValueError(f"{name}: expected shape (n, {columns}) with n >= 1, got shape {matrix.shape}")
     if not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
         raise TypeError(f"{name}: expected real numbers, got type {matrix.dtype}")
+    with np.errstate(over="ignore"):
+        matrix = matrix.astype(dtype)
     if not np.isfinite(matrix).all():
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    return matrix.astype(dtype)
+        raise ValueError(f"{name}: expected numbers that are finite in {np.dtype(dtype)}, got NaN or infinity")
+    return matrix
 
 
 def check_count(n: int, found: int, name: str, other: str = "x") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions, distributions
+from minicvae.checks import whole
 from minicvae.conditions import Condition
 from minicvae.distributions import Bernoulli, Likelihood
 from minicvae.kernels import Array
@@ -24,7 +25,7 @@ from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
 from minicvae.models.base import Trainable
 from minicvae.models.border import as_rows, check_count, check_images, check_matrix
-from minicvae.objectives import ELBO, Losses
+from minicvae.objectives import Losses, Objective
 from minicvae.randomness import Purpose, standard_normal
 
 __all__ = ["ConditionalVAE"]
@@ -50,18 +51,15 @@ class ConditionalVAE(Trainable):
         latent_dim: int,
         image_shape: Sequence[int] = (28, 28),
         likelihood: Likelihood | None = None,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         seed: int = 0,
     ) -> None:
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected at least 1, got {latent_dim!r}")
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
-        self.latent_dim = latent_dim
+        self.latent_dim = whole("latent_dim", latent_dim)
         self.likelihood = likelihood or Bernoulli()
         super().__init__(image_shape=image_shape, objective=objective, dtype=dtype, device=device, seed=seed)
-        self._check_widths()
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -81,7 +79,7 @@ class ConditionalVAE(Trainable):
         h, encoder_backward = self.encoder.forward(x, *c)  # (n, 2 l)
         mean, log_var = h[:, :l], h[:, l:]
         z, sample_backward = distributions.reparameterise(k, mean, log_var, eps)  # (S, n, l)
-        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l)
+        kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l); IWAE (S, n, l)
         g, decoder_backward = self.decoder.forward(z[:s].reshape(s * n, l), *conditions.repeat(c, s))
         nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x)  # (s n,)
         losses, objective_backward = self.objective.forward(k, nll.reshape(s, n), kl, beta)
@@ -102,9 +100,11 @@ class ConditionalVAE(Trainable):
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
         images, parts = self.check_data(x, c)
 
+        pixels = self.kernels.array(images)
+
         def run(rows: slice) -> np.ndarray:
             index = np.arange(rows.start, rows.stop)
-            batch = self.kernels.gather(self.kernels.array(images), self.kernels.array(index), self.dtype)
+            batch = self.kernels.gather(pixels, self.kernels.array(index), self.dtype)
             return self.encoder.forward(batch, *conditions.select(parts, rows))[0]
 
         h = self._in_batches(len(images), run)

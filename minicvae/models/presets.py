@@ -9,11 +9,12 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from minicvae.checks import whole
 from minicvae.conditions import Classes, Condition, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
 from minicvae.models.convolutional import condition_paths, convolutional, convolutional_strided
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, Objective
 
 __all__ = ["PRESETS", "Preset", "find"]
 
@@ -60,7 +61,7 @@ class Preset:
     decoder_widths: Sequence[int]
     condition: Condition = Classes(10)
     likelihood: Likelihood = Bernoulli()
-    objective: ELBO = ELBO()
+    objective: Objective = ELBO()
     image_shape: Sequence[int] = (28, 28)
     networks: Callable[[Preset], tuple[Layer, Layer]] = concatenated
     epochs: int = 10
@@ -85,16 +86,21 @@ class Preset:
         Raises
         ------
         TypeError
-            For a name that is none of these, or widths that are no sequence.
+            For a name that is none of these or that the objective lacks, or widths that are no sequence.
         """
         for name in overrides:
             if name not in OVERRIDES:
                 raise TypeError(f"{name}: not an option of a preset; expected one of {', '.join(OVERRIDES)}")
         for name in ("encoder_widths", "decoder_widths"):
             _check_widths(name, overrides.get(name, getattr(self, name)))
+        whole("latent_dim", overrides.get("latent_dim", self.latent_dim))
         objective = {k: overrides.pop(k) for k in ("beta", "free_bits") if k in overrides}
         if objective:
-            overrides["objective"] = replace(overrides.get("objective", self.objective), **objective)
+            chosen = overrides.get("objective", self.objective)
+            for name in objective:
+                if not hasattr(chosen, name):
+                    raise TypeError(f"{name}: not an option of the objective {chosen}")
+            overrides["objective"] = replace(chosen, **objective)
         if "classes" in overrides:
             condition = overrides.get("condition", self.condition)
             if not isinstance(condition, Classes):
@@ -112,6 +118,8 @@ class Preset:
 def _check_widths(name: str, widths: Any) -> None:
     if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise TypeError(f"{name}: expected a sequence of layer sizes such as (256, 256), got {widths!r}")
+    for width in widths:
+        whole(name, width)
 
 
 _FIXED = ("name", "summary", "networks", "epochs", "batch_size")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions, distributions
+from minicvae.checks import whole
 from minicvae.kernels import Array, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
@@ -85,8 +86,6 @@ class Baseline(Completing):
     ) -> None:
         self.network = network
         super().__init__(image_shape=image_shape, objective=None, dtype=dtype, device=device, seed=seed)
-        zeros = self.kernels.xp.zeros((1, self.data_dim), dtype)
-        self._check_width("baseline", (zeros,), self.data_dim, f"{self.data_dim} columns")
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -120,6 +119,11 @@ class Baseline(Completing):
         filled = self._in_batches(len(images), lambda rows: self.fill(*self._batch(images, parts, rows)))
         return as_rows(filled, self.image_shape)
 
+    def _check_widths(self) -> None:
+        """Refuse a network that does not take its input, or gives another width."""
+        zeros = self.kernels.xp.zeros((1, self.data_dim), self.dtype)
+        self._check_width("baseline", (zeros,), self.data_dim, f"{self.data_dim} columns")
+
 
 class ImageConditionedVAE(Completing):
     """A CVAE whose condition is the visible part of an image, on top of a baseline that is trained already.
@@ -150,17 +154,14 @@ class ImageConditionedVAE(Completing):
         alpha: float = 1.0,
         seed: int = 0,
     ) -> None:
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected at least 1, got {latent_dim!r}")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha: expected a number in [0, 1], got {alpha!r}")
-        if objective and objective.kl != "closed":
-            raise ValueError(f"objective: expected the KL in closed form, got kl={objective.kl!r}")
+        if not (objective is None or (isinstance(objective, ELBO) and objective.kl == "closed")):
+            raise ValueError(f"objective: expected an ELBO with its KL in closed form, got {objective!r}")
         self.recognition, self.prior, self.generation, self.baseline = recognition, prior, generation, baseline
-        self.latent_dim, self.view, self.alpha = latent_dim, view, alpha
+        self.latent_dim, self.view, self.alpha = whole("latent_dim", latent_dim), view, alpha
         same: dict[str, Any] = {name: getattr(baseline, name) for name in ("image_shape", "dtype", "device")}
         super().__init__(objective=objective, seed=seed, **same)
-        self._check_widths()
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
@@ -261,7 +262,7 @@ class ImageConditionedVAE(Completing):
             logits, _ = self._logits(z, covered(k, batch, covers))
             return k.xp.where(covers, k.sigmoid(logits), batch)
 
-        answers = [self._in_batches(len(images), partial(run, s=s)) for s in range(_check_samples(samples))]
+        answers = [self._in_batches(len(images), partial(run, s=s)) for s in range(whole("samples", samples))]
         return np.stack([as_rows(answer, self.image_shape) for answer in answers])
 
     def negative_log_likelihood(
@@ -281,7 +282,7 @@ class ImageConditionedVAE(Completing):
         """
         if estimator not in ESTIMATORS:
             raise ValueError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
-        _check_samples(samples)
+        whole("samples", samples)
         images, parts = self.check_data(x, hidden)
         k = self.kernels
         add, nothing = (np.add, 0.0) if estimator == "bound" else (np.logaddexp, -np.inf)
@@ -322,9 +323,3 @@ class ImageConditionedVAE(Completing):
             self._check_width(name, (v,), 2 * l, f"{d} columns")
         inputs, expected = ((z, v), f"({l}, {d}) columns") if self.view else ((z,), f"{l} columns")
         self._check_width("generation", inputs, d, expected)
-
-
-def _check_samples(samples: int) -> int:
-    if samples < 1:
-        raise ValueError(f"samples: expected at least 1, got {samples!r}")
-    return samples

@@ -6,6 +6,7 @@ Images are drawn as ink on paper: white is 0, black is 1.
 
 from minicvae.plots.completions import completions
 from minicvae.plots.curves import curves
+from minicvae.plots.dimensions import dimensions
 from minicvae.plots.figures import PALETTE, mosaic, save
 from minicvae.plots.gallery import draw_all
 from minicvae.plots.images import (
@@ -22,6 +23,7 @@ __all__ = [
     "PALETTE",
     "completions",
     "curves",
+    "dimensions",
     "draw_all",
     "generated",
     "manifold",

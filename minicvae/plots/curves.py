@@ -33,7 +33,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"history: expected lists of one length, got {lengths}")
 
-    figure = Picture(figsize=(11, 3.6), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(11, 4), dpi=DPI, layout="constrained")
     epochs = np.arange(1, lengths["loss"] + 1)
     figure.suptitle(f"Losses over {len(epochs)} epoch{'s' * (len(epochs) > 1)}", fontsize=TITLE)
     for axes, (term, title) in zip(figure.subplots(1, len(TERMS)), TERMS.items(), strict=True):
@@ -50,5 +50,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=TEXT, frameon=False)
+        axes.legend(
+            fontsize=TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17)
+        )  # never over the data
     return figure

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from minicvae.conditions import Classes
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.plots.curves import curves
+from minicvae.plots.dimensions import dimensions
 from minicvae.plots.figures import save
 from minicvae.plots.images import generated, many_latents, one_latent, reconstructions, relabelled, walks
 from minicvae.plots.latent import manifold, posterior_means
@@ -63,6 +64,7 @@ def _suitable(
     yield "relabelled", partial(relabelled, model, x, c, names=names)
     if len(pairs(groups(asked, c, len(images)))):
         yield "walks", partial(walks, model, x, c, names=names)
+    yield "dimensions", partial(dimensions, model, x, c)
     if model.latent_dim != 2:
         return
     yield "posterior_means", partial(posterior_means, model, x, c, names=names)

@@ -2,8 +2,8 @@
 
 Common arguments: x, c are images and their conditions as `fit` takes them; a label is one entry of c; `names` are what
 the classes are called (or the numbers of a vector; for a dict of conditions, a dict of these). Where a condition says
-several things, each has a panel of its own, and the rows are shared out among the panels. Numbers in a condition go
-from -2 to 2, which is low to high where they are standardised.
+several things, each has a panel of its own, and the rows are shared out among the panels. Numbers in a condition are
+taken to be standardised, and go from -2 to 2 standard deviations.
 
 Errors: ValueError or TypeError that names the argument, for images, conditions or names that do not suit the model.
 """
@@ -108,15 +108,17 @@ def walks(model: ConditionalVAE, x: Any, c: Any, *, rows: int = 10, steps: int =
                 along = variable.write(along, (1 - t) * low + t * high)
         first, last = as_ink(images[pair])[:, None]
         tiles += [first, model.decode(np.outer(1 - t, a) + np.outer(t, b), along), last]
+    classes = _classes(asked, c, ends[:, 0])
     panel = Panel(
         np.concatenate(tiles),
         steps + 2,
         column_labels=["original", *(f"{value:.2g}" for value in t), "original"],
-        row_labels=_classes(asked, c, ends[:, 0]),
+        row_labels=classes,
+        row_title="class" if classes else "",
         column_title="t: from the posterior mean of the left image to that of the right one",
         ruled=(1, steps + 1),
     )
-    return sheet("Walks between two images" + (" of one class" if panel.row_labels else ""), [panel])
+    return sheet(f"Walks between two images{' of one class' if classes else ''}, one a row", [panel])
 
 
 def relabelled(model: ConditionalVAE, x: Any, c: Any, *, rows: int = 10, names: Any = None) -> Figure:
@@ -139,7 +141,7 @@ def relabelled(model: ConditionalVAE, x: Any, c: Any, *, rows: int = 10, names: 
                 np.concatenate(tiles),
                 columns + 1,
                 column_labels=["original", *variable.labels],
-                column_title=f"decoded with another {variable.name}" + (" (framed: its own)" if own else ""),
+                column_title=f"decoded with another {variable.title}" + (" (framed: its own)" if own else ""),
                 framed=own,
                 ruled=(1,),
             )
@@ -149,7 +151,7 @@ def relabelled(model: ConditionalVAE, x: Any, c: Any, *, rows: int = 10, names: 
 
 def _table(images: np.ndarray, variable: Variable) -> Panel:
     """A column for each value of the variable."""
-    return Panel(images, len(variable.values), column_labels=variable.labels, column_title=variable.name)
+    return Panel(images, len(variable.values), column_labels=variable.labels, column_title=variable.title)
 
 
 def _classes(asked: Sequence[Variable], c: Any, index: np.ndarray) -> list[str]:

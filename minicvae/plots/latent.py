@@ -130,7 +130,7 @@ def _scatter(figure: Figure, axes: Axes, means: np.ndarray, variable: Variable, 
         low, high = variable.values[[0, -1]]
         dots = axes.scatter(means[:, 0], means[:, 1], c=values, cmap="cividis", vmin=low, vmax=high, s=5, linewidths=0)
         bar = figure.colorbar(dots, ax=axes, extend="both", shrink=0.8)
-        bar.set_label(variable.name, fontsize=TEXT)
+        bar.set_label(variable.title, fontsize=TEXT)
         bar.ax.tick_params(labelsize=TEXT)
 
 

@@ -17,7 +17,7 @@ from minicvae.conditions import Classes, Condition, Parts, Vector
 
 __all__ = ["Variable", "called", "first", "groups", "matter", "repeat", "signed", "take", "variables"]
 
-SWEEP = np.linspace(-2, 2, 9)  # of a number that is standardised: from low to high
+SWEEP = np.linspace(-2, 2, 9)  # standard deviations from the mean of a number that is standardised: from low to high
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Variable:
     """Batch of conditions -> the variable's value in each, (n,)."""
     write: Callable[[Any, np.ndarray], Any]
     """Batch of conditions and values (n,) -> the conditions with those values in their place."""
+
+    @property
+    def title(self) -> str:
+        """What an axis with the values is called, with their unit."""
+        return self.name if self.is_class else f"{self.name} (standard deviations)"
 
     def vary(self, label: Any) -> Any:
         """The single condition `label`, once with each of `values`."""

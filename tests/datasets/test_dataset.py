@@ -30,20 +30,20 @@ def test_holding_out_splits_off_the_last_examples_as_views(data, n):
 
 @pytest.mark.parametrize("n", [-1, 0, 5, 6])
 def test_both_parts_of_a_split_need_an_example(n):
-    with pytest.raises(ValueError, match=f"n must be from 1 to 4 of 5 examples, not {n}"):
+    with pytest.raises(ValueError, match=f"n: expected 1 to 4 of 5 examples, got {n}"):
         some(5).hold_out(n)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"x": np.zeros((5, 3, 4))}, TypeError, "x must be uint8 .* not float64"),
+        ({"x": np.zeros((5, 3, 4))}, TypeError, "x: expected uint8 .* got float64"),
         ({"x": np.zeros((5, 12), np.uint8)}, ValueError, r"\(n, h, w\).*\(5, 12\)"),
         ({"x": np.zeros((0, 3, 4), np.uint8), "y": np.arange(0)}, ValueError, r"\(0, 3, 4\)"),
         ({"x": np.zeros((5, 0, 4), np.uint8)}, ValueError, r"\(5, 0, 4\)"),
-        ({"y": np.zeros(5)}, TypeError, "y must be integer labels, not float64"),
-        ({"y": np.arange(4)}, ValueError, r"one label for each of 5 images, not \(4,\)"),
-        ({"y": np.zeros((5, 1), int)}, ValueError, r"one label for each of 5 images, not \(5, 1\)"),
+        ({"y": np.zeros(5)}, TypeError, "y: expected integer labels, got float64"),
+        ({"y": np.arange(4)}, ValueError, r"one label for each of 5 images, got the shape \(4,\)"),
+        ({"y": np.zeros((5, 1), int)}, ValueError, r"one label for each of 5 images, got the shape \(5, 1\)"),
     ],
 )
 def test_other_types_and_shapes_are_refused(changes, error, message):

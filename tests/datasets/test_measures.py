@@ -219,8 +219,8 @@ def test_memory_does_not_grow_with_the_number_of_images(digits):
 
 
 def test_other_types_and_shapes_are_refused():
-    with pytest.raises(TypeError, match=r"x must be uint8 .* not int64"):
+    with pytest.raises(TypeError, match=r"x: expected uint8 .* got int64"):
         attributes(np.zeros((2, 28, 28), np.int64))
     for shape in ((28, 28), (2, 784), (2, 28, 28, 1)):
-        with pytest.raises(ValueError, match=r"x must have the shape \(n, h, w\), not"):
+        with pytest.raises(ValueError, match=r"x: expected the shape \(n, h, w\), got"):
             attributes(np.zeros(shape, np.uint8))

@@ -121,12 +121,12 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         ),
         (
             {"train-labels-idx1": FILES["t10k-labels-idx1-ubyte"]},
-            r"one label for each of 6 images, not \(2,\)",
+            r"one label for each of 6 images, got the shape \(2,\)",
         ),
-        ({"t10k-images-idx3": idx(np.zeros((2, 3, 5), np.uint8))}, r"one size, not \(4, 5\) and \(3, 5\)"),
+        ({"t10k-images-idx3": idx(np.zeros((2, 3, 5), np.uint8))}, r"one size, got \(4, 5\) and \(3, 5\)"),
         (
             {"train-images-idx3": bytes([0, 0, 9, *FILES["train-images-idx3-ubyte"][3:]])},
-            "x must be uint8.*not int8",
+            "x: expected uint8.*got int8",
         ),
         ({"t10k-images-idx3": FILES["t10k-images-idx3-ubyte"][:-1]}, "t10k-images.* cut short"),
         ({"t10k-labels-idx1": FILES["t10k-labels-idx1-ubyte"] + b"x"}, "t10k-labels.* too long"),
@@ -155,8 +155,8 @@ def test_an_npz_file_with_the_four_arrays_loads(tmp_path, save):
             "lacks y_train, x_test; it holds x_train, y_test",
         ),
         ({}, "lacks x_train, y_train, x_test, y_test; it holds nothing"),
-        (NPZ | {"x_train": NPZ["x_train"] / 255}, "x must be uint8 .* not float64"),
-        (NPZ | {"y_test": np.array(["a", "b"])}, "y must be integer"),
+        (NPZ | {"x_train": NPZ["x_train"] / 255}, "x: expected uint8 .* got float64"),
+        (NPZ | {"y_test": np.array(["a", "b"])}, "y: expected integer labels"),
         (NPZ | {"y_test": np.array([object(), 1], dtype=object)}, "Object arrays cannot be loaded"),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_damaged_npz_file_is_refused(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="one of mnist, fashion-mnist, kmnist, not 'cifar'"):
+    with pytest.raises(ValueError, match="name: expected one of mnist, fashion-mnist, kmnist, got 'cifar'"):
         load("cifar")
 
 

@@ -57,14 +57,14 @@ def test_one_row_may_be_given_as_a_vector():
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.zeros((0, 3)), [[np.nan]], [[np.inf]]])
 def test_what_has_no_mean_and_deviation_is_refused(values):
-    with pytest.raises(ValueError, match="values must"):
+    with pytest.raises(ValueError, match="values: expected"):
         Standardisation.fit(values)
 
 
 def test_another_number_of_columns_is_refused():
     standardisation = Standardisation(mean=(0.0, 0.0), scale=(1.0, 1.0))
     for method in (standardisation.apply, standardisation.invert):
-        with pytest.raises(ValueError, match=r"2 columns, not the shape \(4, 1\)"):
+        with pytest.raises(ValueError, match=r"2 columns, got the shape \(4, 1\)"):
             method(np.zeros((4, 1)))
-    with pytest.raises(ValueError, match="equally long, not 2 and 1"):
+    with pytest.raises(ValueError, match="mean, scale: expected one length, got 2 and 1"):
         Standardisation(mean=(0.0, 0.0), scale=(1.0,))

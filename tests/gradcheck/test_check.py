@@ -289,6 +289,61 @@ def test_a_mistake_beside_a_kink_is_seen():
     assert (row.verdict, row.kinks) == ("WRONG", 1)
 
 
+@given(slope=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_every_slope_between_those_on_the_two_sides_of_a_kink_is_right(slope, seed):
+    x = np.random.default_rng(seed).normal(size=(5, 8))
+    x.flat[::5] = 0
+
+    def bent(x):
+        return np.exp(x) * np.maximum(
+            x, 0
+        ), lambda dy: dy * np.exp(x) * (np.maximum(x, 0) + np.where(x == 0, slope, x > 0))
+
+    row = assert_gradients(bent, (x,), seed=seed)["x"]
+    assert (row.checked, row.kinks) == (32, 8)
+
+
+@given(slope=st.one_of(st.floats(-1e9, -0.01), st.floats(1.01, 1e9)), seed=st.integers(0, 1000))
+def test_a_slope_that_lies_on_neither_side_nor_between_is_wrong(slope, seed):
+    x = np.random.default_rng(seed).normal(size=(5, 8))
+    x.flat[::5] = 0
+    report = check_gradients(lambda x: (np.maximum(x, 0), lambda dy: dy * np.where(x == 0, slope, x > 0)), (x,))
+    assert (report["x"].verdict, report["x"].kinks) == ("WRONG", 0)
+    assert x[report["x"].worst] == 0
+    assert "8 of 8 elements at a kink lie outside of the slopes on its two sides" in str(report)
+
+
+@given(seed=st.integers(0, 2**32), size=st.sampled_from([1.0, 0.1, 1e-5]), first=st.booleans())
+def test_ties_in_overlapping_windows_are_right_whichever_of_the_equals_has_the_gradient(seed, size, first):
+    rng = np.random.default_rng(seed)
+    x = size * rng.integers(0, 4, 9)
+    picks = rng.integers(0, 3, 7)
+
+    def pool(x):
+        windows = np.lib.stride_tricks.sliding_window_view(x, 3)
+        ties = [np.flatnonzero(w == w.max()) for w in windows]
+        at = [k + t[0 if first else pick % len(t)] for k, (t, pick) in enumerate(zip(ties, picks, strict=True))]
+        return windows.max(axis=1), lambda dy: np.bincount(at, dy, minlength=9)
+
+    assert check_gradients(pool, (x,), seed=seed % 1000, max_left_out=0.99)["x"].verdict in ("ok", "kinks")
+
+
+@given(seed=st.integers(0, 2**32), fast=st.floats(1, 60), growth=st.floats(-5, 5), claim=st.floats(-1, 1))
+def test_a_kink_between_bent_branches_raises_no_false_alarm(seed, fast, growth, claim):
+    rng = np.random.default_rng(seed)
+    kink = rng.normal(size=6) * rng.choice([0.01, 1, 10])
+    x = kink + np.array([0, 0, 0, 1, 1, 1]) * rng.normal(size=6)
+
+    def f(x):
+        d = x - kink
+        wave, envelope = np.sin(fast * d), np.exp(growth * d)
+        sign = np.where(d == 0, claim, np.sign(wave))
+        slope = envelope * (fast * np.cos(fast * d) * sign + growth * np.abs(wave))
+        return np.abs(wave) * envelope, lambda dy: dy * slope
+
+    assert check_gradients(f, (x,), max_left_out=0.9)["x"].verdict in ("ok", "noisy")
+
+
 def test_too_many_kinks_are_an_error_and_so_is_nothing_left():
     x = np.random.default_rng(0).normal(size=(4, 4))
     x[0] = x[1] = 0
@@ -347,6 +402,72 @@ def test_float32_inside_is_noticed():
         return np.sin(x.astype(np.float32)).astype(float), lambda dy: dy * np.cos(x)
 
     assert check_gradients(hidden, (np.random.default_rng(0).normal(size=20),))["x"].verdict == "noisy"
+
+
+@given(factor=st.sampled_from([-1.0, 0.0, 0.99, 1.01, 2.0]), seed=st.integers(0, 1000))
+def test_a_mistake_is_seen_in_elements_too_noisy_to_count(factor, seed):
+    x = np.random.default_rng(seed).uniform(0.2, 1.2, size=(4, 10))
+
+    def partly(x, factor=1.0):
+        y, slope = np.sin(x), np.cos(x)
+        y[:, :2] = np.sin(x[:, :2].astype(np.float32))
+        slope[:, :2] *= factor
+        return y, lambda dy: dy * slope
+
+    assert_gradients(partly, (x,), seed=seed, max_left_out=0.25)
+    row = check_gradients(lambda x: partly(x, factor), (x,), seed=seed)["x"]
+    assert row.verdict == "WRONG"
+    assert row.worst[1] < 2
+
+
+ODD_AND_EVEN_POLES = {
+    "1/x": (lambda x: 1 / x, lambda x: -1 / x**2),
+    "1/x²": (lambda x: 1 / x**2, lambda x: -2 / x**3),
+    "log": (lambda x: np.log(np.abs(x)), lambda x: 1 / x),
+}
+
+
+@pytest.mark.parametrize("name", ODD_AND_EVEN_POLES)
+@given(exponents=st.lists(st.floats(-12, 1), min_size=1, max_size=5), negative=st.booleans())
+def test_a_pole_that_the_steps_leap_over_raises_no_false_alarm(name, exponents, negative):
+    f, df = ODD_AND_EVEN_POLES[name]
+    x = 10.0 ** np.array([*exponents, 0]) * (-1 if negative else 1)
+    assert_gradients(lambda x: (f(x), lambda dy: dy * df(x)), (x,), method="differences")
+    for wrong in (2.0, -1.0, 1.0001):
+        assert not check_gradients(lambda x, k=wrong: (f(x), lambda dy: k * dy * df(x)), (x,)).ok
+
+
+def test_a_direction_alone_does_not_fail_an_array_whose_elements_were_all_compared():
+    """∛(abc) has all partial derivatives at 0, and they are zero; in other directions it has another slope."""
+    x = np.random.default_rng(0).normal(size=3)
+
+    def f(a, b):
+        return a**2 + b + np.cbrt(np.prod(a - x)), lambda dy: (2 * dy * a, dy)
+
+    report = assert_gradients(f, (x, x))
+    assert (report["a"].checked, report["a"].relative < 1e-8) == (3, True)
+    assert "a: every element is right, a direction through all is not" in str(report)
+    assert check_gradients(f, (x, x), elements=2)["a"].verdict == "WRONG"
+
+
+SIZES_OF_NUMBERS = [(1e200, 1.0), (2.0, 1e300), (1e-200, 1.0), (2.0, 1e-300), (1e-308, 1.0), (1e154, 1e150)]
+
+
+@pytest.mark.parametrize(("factor", "size"), SIZES_OF_NUMBERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_huge_and_tiny_numbers_are_compared_like_others(factor, size, method):
+    x, z = size * np.random.default_rng(0).normal(size=(2, 3, 4))
+    right = assert_gradients(lambda x, z: (factor * (x + z), lambda dy: (factor * dy,) * 2), (x, z), method=method)
+    assert [row.checked for row in right.rows[:2]] == [12, 12]
+    wrong = check_gradients(lambda x: (factor * x, lambda dy: 1.001 * factor * dy), (x,), method=method)
+    assert wrong["x"].verdict == "WRONG"
+    assert "1.001 times" in str(wrong)
+
+
+def test_numbers_whose_differences_overflow_are_no_mistake():
+    x = np.array([1.6e308, -1.7e308, 1.2e308])
+    row = check_gradients(lambda x: (x, lambda dy: dy), (x,), method="differences")["x"]
+    assert row.verdict in ("ok", "noisy")
 
 
 @given(sizes=SIZES, seed=st.integers(0, 2**32), offset=st.sampled_from([0.0, 10.0, 1e4]))

@@ -173,8 +173,9 @@ def _scatter(g, labels, x):
 
 
 def test_a_float_is_an_input_too():
-    report = assert_gradients(lambda x: (np.sin(x), lambda dy: dy * np.cos(x)), (0.3,))
-    assert report["x"].shape == ()
+    for inputs in ((0.3,), 0.3, [0.3]):
+        report = assert_gradients(lambda x: (np.sin(x), lambda dy: dy * np.cos(x)), inputs)
+        assert report["x"].shape == ()
 
 
 def test_strided_read_only_and_repeated_inputs_are_checked_as_they_are():
@@ -246,7 +247,22 @@ def test_the_same_seed_is_the_same_report():
     [
         (TypeError, "x: expected float64, got float32", lambda: check_gradients(square, (X.astype(np.float32),))),
         (TypeError, "x: expected float64, got complex128", lambda: check_gradients(square, (X + 0j,))),
-        (ValueError, "inputs: expected at least one", lambda: check_gradients(square, (np.arange(3),))),
+        (ValueError, "inputs: expected at least one.*got ndarray", lambda: check_gradients(square, (np.arange(3),))),
+        (TypeError, "inputs: expected an array, or a tuple.*got int", lambda: check_gradients(square, 3)),
+        (TypeError, "inputs: expected an array, or a tuple.*got dict", lambda: check_gradients(square, {"x": X})),
+        (TypeError, "inputs: expected an array, or a tuple.*got str", lambda: check_gradients(square, "x")),
+        (
+            TypeError,
+            r"inputs: expected one for .*\(x\), got 2 .*in one array",
+            lambda: check_gradients(square, [1.0, 2.0]),
+        ),
+        (
+            ValueError,
+            r"forward: expected y .*got shape \(0, 4\)",
+            lambda: check_gradients(lambda x: (x[:0], np.sin), (X,)),
+        ),
+        (ValueError, "forward: expected y to have at least one", lambda: check_gradients(lambda x: ((), np.sin), (X,))),
+        (TypeError, "forward: expected y to be.*got dict", lambda: check_gradients(lambda x: ({"y": x}, np.sin), (X,))),
         (ValueError, "x: expected finite values", lambda: check_gradients(square, (X * np.nan,))),
         (ValueError, "x: expected at least one element", lambda: check_gradients(square, (X[:0],))),
         (TypeError, "forward: expected to return", lambda: check_gradients(lambda x: x, (X,))),

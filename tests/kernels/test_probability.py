@@ -144,6 +144,66 @@ def test_the_monte_carlo_kl_is_the_mean_log_ratio_of_the_densities(host, n, l, s
     np.testing.assert_allclose(host.kl_monte_carlo(mean, log_var, eps)[0], expected, rtol=1e-11, atol=1e-12)
 
 
+@given(n=sizes, l=sizes, samples=sizes, seed=seeds)
+def test_the_gradients_of_the_log_ratio_are_its_slopes(host, assert_slopes, n, l, samples, seed):
+    eps = normal(seed, samples, n, l)
+
+    def forward(mean, log_var):
+        ratio, *derivatives = host.log_ratio(mean, log_var, eps)
+        return ratio, lambda dratio: tuple((dratio * d).sum(axis=0) for d in derivatives)
+
+    assert_slopes(forward, (normal(seed + 1, n, l), normal(seed + 2, n, l)))
+
+
+@given(n=sizes, l=sizes, samples=sizes, seed=seeds)
+def test_the_log_ratio_is_that_of_the_densities_at_each_sample(host, n, l, samples, seed):
+    mean, log_var, eps = normal(seed, n, l), normal(seed + 1, n, l), normal(seed + 2, samples, n, l)
+    z = host.reparameterise(mean, log_var, eps)
+    expected = stats.norm.logpdf(z, mean, np.exp(log_var / 2)) - stats.norm.logpdf(z)
+    np.testing.assert_allclose(host.log_ratio(mean, log_var, eps)[0], expected, rtol=1e-11, atol=1e-12)
+
+
+@given(n=sizes, samples=sizes, scale=st.sampled_from([1.0, 5.0]), seed=seeds)
+def test_the_gradient_of_the_log_mean_exp_is_its_slope(host, assert_slopes, n, samples, scale, seed):
+    def forward(log_w):
+        bound, weights = host.log_mean_exp(log_w)
+        return bound, lambda dbound: dbound * weights
+
+    assert_slopes(forward, (scale * normal(seed, samples, n),))
+
+
+@given(n=sizes, samples=sizes, offset=st.sampled_from([0.0, -1e4, 1e4]), seed=seeds)
+def test_the_log_mean_exp_neither_overflows_nor_loses_its_sum(host, n, samples, offset, seed):
+    log_w = normal(seed, samples, n) + offset
+    bound, weights = host.log_mean_exp(log_w)
+    np.testing.assert_allclose(bound, special.logsumexp(log_w, axis=0) - np.log(samples), rtol=1e-14, atol=1e-13)
+    np.testing.assert_allclose(weights, special.softmax(log_w, axis=0), rtol=1e-13)
+
+
+# Classes
+
+
+@given(n=sizes, classes=sizes, scale=st.sampled_from([1.0, 5.0]), seed=seeds)
+def test_the_gradient_of_the_cross_entropy_is_its_slope(host, assert_slopes, n, classes, scale, seed):
+    labels = np.random.default_rng(seed).integers(0, classes, n)
+
+    def forward(logits):
+        nll, derivative = host.softmax_cross_entropy(logits, labels)
+        return nll, lambda dnll: dnll[:, None] * derivative
+
+    if classes > 1:  # a single class is certain
+        assert_slopes(forward, (scale * normal(seed, n, classes),))
+
+
+@given(n=sizes, classes=sizes, offset=st.sampled_from([0.0, -1e4, 1e4]), seed=seeds)
+def test_the_cross_entropy_is_minus_the_log_probability_of_the_label(host, n, classes, offset, seed):
+    rng = np.random.default_rng(seed)
+    logits, labels = 10 * rng.standard_normal((n, classes)) + offset, rng.integers(0, classes, n)
+    nll, derivative = host.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(nll, -special.log_softmax(logits, axis=1)[np.arange(n), labels], atol=1e-11)
+    np.testing.assert_allclose(derivative, special.softmax(logits, axis=1) - np.eye(classes)[labels], atol=1e-11)
+
+
 # Likelihoods
 
 

@@ -1,13 +1,14 @@
 """The workspace: every request of a step has memory of its own, and the next step has the same memory again."""
 
 import itertools
+import threading
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minicvae.kernels import load
-from minicvae.kernels.workspace import Workspace
+from minicvae.kernels.workspace import Scratch, Workspace
 
 requests = st.lists(
     st.tuples(
@@ -81,3 +82,24 @@ def test_the_cpu_kernels_overwrite_within_a_loop_and_never_after_it():
     np.testing.assert_array_equal(second, 2 * rows)
     np.testing.assert_array_equal(third, rows)
     np.testing.assert_array_equal(fourth, 2 * rows)
+
+
+@given(calls=st.lists(st.lists(requests.map(lambda wanted: wanted[0]), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_scratch_memory_is_apart_within_a_call_and_the_same_in_the_next(calls):
+    scratch = Scratch()
+    for call in calls:
+        shapes, dtype = [shape for shape, _ in call], call[0][1]
+        pieces = scratch.empty(*shapes, dtype=dtype)
+        assert [(p.shape, p.dtype) for p in pieces] == [(shape, np.dtype(dtype)) for shape in shapes]
+        assert all(p.flags.c_contiguous and p.flags.writeable and p.flags.aligned for p in pieces)
+        assert_apart(pieces)
+        assert [address(p) for p in scratch.empty(*shapes, dtype=dtype)] == [address(p) for p in pieces]
+
+
+def test_each_thread_has_scratch_memory_of_its_own():
+    scratch, found = Scratch(), []
+    (mine,) = scratch.empty((5,), dtype=np.float32)
+    thread = threading.Thread(target=lambda: found.extend(scratch.empty((5,), dtype=np.float32)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(mine, found[0])

@@ -50,6 +50,27 @@ def test_the_first_layer_takes_all_inputs_and_only_its_gradients_may_be_left_out
     assert all(g.any() for g in parameters.grads.values())
 
 
+@pytest.mark.parametrize("first", [[], [Flatten()], [Flatten(), Reshape((2, 3)), Flatten()]])
+@pytest.mark.parametrize("need_dx", [True, False])
+def test_where_nobody_wants_dx_no_layer_before_the_first_weights_runs_backward(host, monkeypatch, first, need_dx):
+    asked = []
+    plain = host.dense_backward
+
+    def spy(*args):
+        asked.append(list(args[-1]))
+        return plain(*args)
+
+    monkeypatch.setattr(host, "dense_backward", spy)
+    chain = Chain([*first, Dense(6, 2, "tanh"), Dense(2, 2)])
+    parameters = chain.initialise(host.name, "float64")
+    x = np.random.default_rng(0).standard_normal((4, 6))
+    y, backward = chain.forward(x)
+    dx = backward(np.ones_like(y), need_dx=need_dx)
+    assert asked == [[True], [need_dx]]
+    assert (dx is not None) == need_dx
+    assert all(g.any() for g in parameters.grads.values())
+
+
 def test_layers_are_named_by_their_number():
     chain = Chain([Dense(2, 3), Chain([Dense(3, 3), Flatten()])])
     assert [name for name, _ in chain.named_parameters("net")] == ["net.0.W", "net.0.b", "net.1.0.W", "net.1.0.b"]

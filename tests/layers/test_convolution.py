@@ -152,8 +152,8 @@ def test_its_description_builds_it_anew(host, kind, data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 3), "c_in, c_out: expected sizes of at least 1, got 0, 3"),
-        ((3, -1), "c_in, c_out: expected sizes of at least 1, got 3, -1"),
+        ((0, 3), "c_in: expected a whole number of at least 1, got 0"),
+        ((3, -1), "c_out: expected a whole number of at least 1, got -1"),
         ((1, 1, 0), "kernel: expected an integer of at least 1, or a pair of them, got 0"),
         ((1, 1, (3, 3, 3)), r"kernel: expected an integer .*, got \(3, 3, 3\)"),
         ((1, 1, 2.5), "kernel: expected an integer .*, got 2.5"),

@@ -110,8 +110,8 @@ def test_an_initialiser_of_ones_own_choice_is_taken():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 3), "d_in, d_out: expected sizes of at least 1, got 0, 3"),
-        ((3, -1), "d_in, d_out: expected sizes of at least 1, got 3, -1"),
+        ((0, 3), "d_in: expected a whole number of at least 1, got 0"),
+        ((3, -1), "d_out: expected a whole number of at least 1, got -1"),
         ((3, 3, "swish"), "activation: expected one of linear, relu, tanh, elu, sigmoid, got 'swish'"),
         ((3, 3, "relu", "he"), "initializer: expected one of he_normal, .*, got 'he'"),
     ],

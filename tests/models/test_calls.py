@@ -222,7 +222,7 @@ def test_wrong_data_is_refused_by_every_call(call, x, c, error, message):
         (np.zeros((2, 3)), [0, 1], r"z: expected shape \(n, 2\) with n >= 1, got shape \(2, 3\)"),
         (np.zeros((2, 2)), [0], "c: expected one entry for each of the 2 examples of z, got 1"),
         (np.zeros((1, 2)), [3], "c: expected labels 0 to 2, got 3"),
-        ([[np.inf, 0]], [0], "z: expected finite numbers"),
+        ([[np.inf, 0]], [0], "z: expected numbers that are finite"),
         (np.zeros((0, 2)), np.zeros(0, int), "z: expected shape"),
     ],
 )
@@ -251,7 +251,7 @@ def test_wrong_seeds_are_refused(seed):
         ({"dtype": "float16"}, ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
         ({"dtype": np.float32}, ValueError, "dtype: "),
         ({"device": "gpu"}, ValueError, "device: expected one of numpy, cpu, cuda, got 'gpu'"),
-        ({"latent_dim": 0}, ValueError, "latent_dim: expected at least 1, got 0"),
+        ({"latent_dim": 0}, ValueError, "latent_dim: expected a whole number of at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
     ],
 )

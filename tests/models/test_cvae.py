@@ -11,7 +11,7 @@ from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.gradcheck import check_model
 from minicvae.layers import Chain, Dense, Layer, trace
 from minicvae.model import CVAE
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, IWAE
 from minicvae.randomness import Purpose
 
 D, SHAPE = 6, (2, 3)
@@ -26,6 +26,9 @@ OBJECTIVES = [
     ELBO(samples=3),
     ELBO(kl="monte_carlo", samples=4, decoded=1),
     ELBO(0.5, "monte_carlo", 3, 2),
+    IWAE(1),
+    IWAE(4),
+    IWAE(3, beta=0.5),
 ]
 seeds = st.integers(0, 2**32 - 1)
 
@@ -153,8 +156,9 @@ def test_the_same_call_gives_the_same_gradients_and_none_is_left_over(device):
         np.testing.assert_array_equal(gradient, grads_again[name])
 
 
-def test_the_losses_and_gradients_of_a_batch_are_the_means_of_its_examples(device):
-    model = build(device, MIXED, objective=ELBO(samples=2))
+@pytest.mark.parametrize("objective", [ELBO(samples=2), IWAE(3)])
+def test_the_losses_and_gradients_of_a_batch_are_the_means_of_its_examples(device, objective):
+    model = build(device, MIXED, objective=objective)
     x, c, eps = draw_data(0, model, 4)
     losses, grads = model.loss_and_gradients(x, c, eps=eps)
     alone = [
@@ -193,23 +197,26 @@ def test_the_losses_are_those_of_the_formulas_with_everything_written_out(device
     mean, log_var = np.split(h @ w["encoder.1.W"] + w["encoder.1.b"], 2, axis=1)
     sd = np.exp(log_var / 2)
     z = [mean + sd * e for e in eps]
-    if objective.kl == "closed":
-        kl = (sd**2 + mean**2 - 1 - log_var) / 2
-    else:
-        kl = np.mean([stats.norm.logpdf(z_s, mean, sd) - stats.norm.logpdf(z_s) for z_s in z], axis=0)
+    log_ratios = np.array([stats.norm.logpdf(z_s, mean, sd) - stats.norm.logpdf(z_s) for z_s in z])
+    closed = isinstance(objective, ELBO) and objective.kl == "closed"
+    kl = (sd**2 + mean**2 - 1 - log_var) / 2 if closed else log_ratios.mean(axis=0)
     nll = []
     for z_s in z[: objective.used]:
         h = np.concatenate([z_s, onehot], axis=1) @ w["decoder.0.W"] + w["decoder.0.b"]
         h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
         p = special.expit(h @ w["decoder.1.W"] + w["decoder.1.b"])
-        nll.append(-(special.xlogy(pixels, p) + special.xlog1py(1 - pixels, -p)).sum(axis=1).mean())
+        nll.append(-(special.xlogy(pixels, p) + special.xlog1py(1 - pixels, -p)).sum(axis=1))
     by_dimension = kl.mean(axis=0)
-    penalty = np.maximum(by_dimension, objective.free_bits).sum() if objective.free_bits else by_dimension.sum()
+    if isinstance(objective, IWAE):
+        w_s = np.exp(-np.array(nll) - objective.beta * log_ratios.sum(axis=2))
+        loss = -np.log(w_s.mean(axis=0)).mean()
+    else:
+        loss = np.mean(nll) + objective.beta * np.maximum(by_dimension, objective.free_bits or -np.inf).sum()
 
     losses, _ = model.loss_and_gradients(x, c, eps=eps)
     assert losses["reconstruction"] == pytest.approx(np.mean(nll), rel=1e-10)
     assert losses["kl"] == pytest.approx(by_dimension.sum(), rel=1e-10)
-    assert losses["loss"] == pytest.approx(np.mean(nll) + objective.beta * penalty, rel=1e-10)
+    assert losses["loss"] == pytest.approx(loss, rel=1e-10)
     np.testing.assert_allclose(model.encode(x, c), [mean, log_var], rtol=1e-10, atol=1e-12)
 
 
@@ -300,3 +307,15 @@ def test_labels_are_their_one_hot_rows_written_out(device, labels, seed):
     assert losses == pytest.approx(other_losses, rel=1e-12)
     for name, gradient in grads.items():
         np.testing.assert_allclose(gradient, other_grads[name], rtol=1e-10, atol=1e-13)
+
+
+def test_a_layer_cannot_be_torn_out_of_a_model_but_may_try_again_where_none_was_made():
+    encoder, decoder = Dense(4 + 10, 4), Dense(2 + 10, 4)
+    rest = {"condition": Classes(10), "latent_dim": 2, "image_shape": (2, 2), "device": "numpy"}
+    with pytest.raises(ValueError, match="decoder"):
+        CVAE(encoder=encoder, decoder=Dense(3 + 10, 4), **rest)
+    model = CVAE(encoder=encoder, decoder=decoder, **rest)
+    before = model.parameters.value
+    with pytest.raises(ValueError, match=r"^encoder.W is part of another model"):
+        CVAE(encoder=encoder, decoder=Dense(2 + 10, 4), **rest)
+    assert encoder.W.value.base is before

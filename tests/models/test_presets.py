@@ -11,7 +11,7 @@ from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.gradcheck import check_model
 from minicvae.layers import Chain, Pathways
 from minicvae.models.presets import OVERRIDES, PRESETS, find
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, IWAE
 
 
 def dense(*widths):
@@ -143,6 +143,7 @@ def test_likelihood_objective_and_condition_can_be_overridden():
         assert images.shape == (2, 3, 3)
     assert mc.build("gaussian", beta=3).objective == ELBO(3, "monte_carlo", 5, 1)
     assert mc.build("mlp", objective=ELBO(samples=2), beta=3).objective == ELBO(3, samples=2)
+    assert mc.build("mlp", objective=IWAE(2), beta=3).objective == IWAE(2, 3)
 
 
 def test_several_conditions_pass_the_gradient_check_in_both_architectures(host):
@@ -192,6 +193,11 @@ def test_an_unknown_override_is_refused_and_all_others_listed(override):
 def test_classes_are_refused_where_the_condition_has_none():
     with pytest.raises(TypeError, match=r"^classes: preset 'vector' is conditioned on Vector\(dim=5\), not on classes"):
         mc.build("vector", classes=3)
+
+
+def test_free_bits_are_refused_where_the_objective_has_none():
+    with pytest.raises(TypeError, match=r"^free_bits: not an option of the objective IWAE\(samples=5"):
+        mc.build("mlp", objective=IWAE(5), free_bits=0.1)
 
 
 @pytest.mark.parametrize(

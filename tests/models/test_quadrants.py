@@ -10,7 +10,7 @@ from minicvae.gradcheck import check_model
 from minicvae.layers import Chain, Dense, trace
 from minicvae.masks import random_rectangles
 from minicvae.models.quadrants import Baseline, ImageConditionedVAE
-from minicvae.objectives import ELBO
+from minicvae.objectives import ELBO, IWAE
 from minicvae.randomness import Purpose
 
 D, SHAPE = 6, (2, 3)
@@ -382,7 +382,7 @@ def test_wrong_arguments_are_refused_in_words():
     with pytest.raises(ValueError, match="estimator: expected one of bound, prior, importance, got 'elbo'"):
         model.negative_log_likelihood(x, hidden, estimator="elbo")
     for call in (model.complete, model.negative_log_likelihood):
-        with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
+        with pytest.raises(ValueError, match="samples: expected a whole number of at least 1, got 0"):
             call(x, hidden, samples=0)
     with pytest.raises(ValueError, match="eps: expected shape"):
         model.losses(x, hidden, eps=eps[:, :1])
@@ -393,8 +393,9 @@ def test_wrong_arguments_are_refused_in_words():
     [
         ({"alpha": 1.5}, r"alpha: expected a number in \[0, 1\], got 1.5"),
         ({"alpha": float("nan")}, "alpha: expected"),
-        ({"latent_dim": 0}, "latent_dim: expected at least 1, got 0"),
-        ({"objective": ELBO(kl="monte_carlo")}, "objective: expected the KL in closed form"),
+        ({"latent_dim": 0}, "latent_dim: expected a whole number of at least 1, got 0"),
+        ({"objective": IWAE()}, "objective: expected an ELBO with its KL in closed form"),
+        ({"objective": ELBO(kl="monte_carlo")}, "objective: expected an ELBO with its KL in closed form"),
         ({"recognition": network(D + 1, 4)}, "recognition: expected a network on 6 columns"),
         ({"prior": network(D, 5)}, "prior: expected 4 output columns"),
         ({"generation": network(2, D + 1)}, "generation: expected 6 output columns"),

@@ -61,10 +61,14 @@ class Target:
 
 
 LAYERS = ("tests/layers",)
+PROBABILITY = "tests/kernels/test_probability.py"
 MODEL = ("tests/models/test_cvae.py", "tests/test_objectives.py", "tests/test_training.py")
 COMPLETION = ("tests/models/test_quadrants.py", "tests/test_completion.py")
 TARGETS = [
-    Target("kernels/reference.py", ("tests/kernels/test_reference.py", "tests/test_optimizers.py", *LAYERS, *MODEL)),
+    Target(
+        "kernels/reference.py",
+        ("tests/kernels/test_reference.py", PROBABILITY, "tests/test_optimizers.py", *LAYERS, *MODEL),
+    ),
     Target("kernels/cpu.py", ("tests/kernels/test_cpu.py", "tests/test_optimizers.py")),
     Target("minicvae/distributions.py", ("tests/test_distributions.py", *MODEL)),
     Target("minicvae/objectives.py", ("tests/test_objectives.py", *MODEL)),
@@ -79,6 +83,9 @@ TARGETS = [
     Target("minicvae/models/cvae.py", MODEL),
     Target("minicvae/models/quadrants.py", COMPLETION),
     Target("minicvae/masks.py", ("tests/test_masks.py",)),
+    Target("minicvae/evaluate.py", ("tests/test_evaluate.py",)),
+    Target("minicvae/classifier.py", ("tests/test_classifier.py",)),
+    Target("minicvae/diagnostics.py", ("tests/test_diagnostics.py",)),
 ]
 
 

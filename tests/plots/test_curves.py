@@ -40,6 +40,20 @@ def test_a_single_epoch_can_be_seen_and_its_axis_counts_whole_epochs():
         assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 50])
+def test_the_legend_lies_beside_the_data_and_within_the_picture(epochs):
+    figure = plots.curves(history(epochs))
+    figure.draw_without_rendering()
+    whole = figure.bbox
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        labels = axes.xaxis.get_tightbbox()
+        assert not legend.overlaps(axes.bbox)
+        assert not legend.overlaps(labels)
+        assert whole.x0 <= legend.x0 < legend.x1 <= whole.x1
+        assert whole.y0 <= legend.y0 < legend.y1 <= whole.y1
+
+
 def test_what_is_no_history_is_refused_by_name():
     with pytest.raises(TypeError, match=r"history: expected a dict of lists.*got list"):
         plots.curves([1.0])

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from minicvae import plots
 
 HISTORY = {"loss": [3.0, 2.0], "reconstruction": [2.5, 1.5], "kl": [0.5, 0.5]}
-IMAGES = ["generated", "one_latent", "many_latents", "reconstructions", "relabelled", "walks"]
+IMAGES = ["generated", "one_latent", "many_latents", "reconstructions", "relabelled", "walks", "dimensions"]
 
 
 @pytest.fixture(autouse=True)

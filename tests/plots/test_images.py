@@ -48,7 +48,7 @@ def test_numbers_are_varied_one_at_a_time_from_low_to_high(by_vector, tile, head
     names = ["ink", "slant", "width", "height"]
     figure = plots.one_latent(by_vector, rows=4, label=[1.0, 2.0, 3.0, 4.0], names=names)
     z = standard_normal((1, 2), "float32", 0, Purpose.GENERATE)
-    assert [axes.get_xlabel() for axes in figure.axes] == names
+    assert [axes.get_xlabel() for axes in figure.axes] == [f"{name} (standard deviations)" for name in names]
     for j, axes in enumerate(figure.axes):
         assert headings(axes)[0] == SWEPT
         for column, value in enumerate(SWEEP):
@@ -59,7 +59,7 @@ def test_numbers_are_varied_one_at_a_time_from_low_to_high(by_vector, tile, head
 
 def test_each_part_of_a_dict_has_a_panel_and_shares_the_rows(by_parts, headings):
     figure = plots.generated(by_parts, rows=7)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["digit", "style"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["digit", "style (standard deviations)"]
     assert [headings(axes)[0] for axes in figure.axes] == [["0", "1", "2"], SWEPT]
     assert [axes.images[0].get_array().shape[0] for axes in figure.axes] == [3 * 7 - 1] * 2
 
@@ -109,6 +109,8 @@ def test_a_walk_goes_straight_from_mean_to_mean_between_two_originals(by_class, 
     (axes,) = figure.axes
     assert headings(axes)[0] == ["original", "0", "0.33", "0.67", "1", "original"]
     assert headings(axes)[1] == ["0", "1", "2", "0", "1"]
+    assert axes.get_ylabel() == "class"
+    assert figure.get_suptitle() == "Walks between two images of one class, one a row"
     for row, label in enumerate([0, 1, 2, 0, 1]):
         a, b = np.flatnonzero(labels == label)[2 * (row // 3) :][:2]
         means, _ = by_class.encode(x[[a, b]], labels[[a, b]])
@@ -149,6 +151,17 @@ def test_a_latent_is_decoded_under_every_label_beside_its_original(by_class, x, 
 def test_the_frame_is_around_the_image_s_own_label(by_class, x):
     (axes,) = plots.relabelled(by_class, x[:3], [2, 0, 0]).axes
     assert [patch.get_xy() for patch in axes.patches] == [(5, -1), (17, 6), (5, 13)]  # in the order 0, 2, 0
+
+
+def test_numbers_that_are_varied_have_their_unit(by_vector, x, vectors):
+    for axes in plots.relabelled(by_vector, x, vectors, names=["a", "b", "c", "d"]).axes:
+        assert axes.get_xlabel() in [f"decoded with another {name} (standard deviations)" for name in "abcd"]
+
+
+def test_walks_without_classes_have_no_title_of_rows(by_vector, x, vectors):
+    figure = plots.walks(by_vector, x, vectors)
+    assert figure.axes[0].get_ylabel() == ""
+    assert figure.get_suptitle() == "Walks between two images, one a row"
 
 
 def test_every_part_is_varied_and_the_others_are_the_image_s_own(by_parts, x, dicts, tile):

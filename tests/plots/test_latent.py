@@ -30,7 +30,7 @@ def test_a_class_without_images_is_in_the_legend_all_the_same(by_class, x):
 def test_numbers_colour_the_dots_by_value_each_in_a_panel(by_vector, x, vectors):
     figure = plots.posterior_means(by_vector, x, vectors, names=["w", "x", "y", "z"])
     panels, bars = [a for a in figure.axes if a.get_xlabel()], [a for a in figure.axes if not a.get_xlabel()]
-    assert [bar.get_ylabel() for bar in bars] == ["w", "x", "y", "z"]
+    assert [bar.get_ylabel() for bar in bars] == [f"{name} (standard deviations)" for name in "wxyz"]
     for j, axes in enumerate(panels):
         np.testing.assert_allclose(axes.collections[0].get_array(), vectors[:, j])
 
