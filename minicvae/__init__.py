@@ -26,13 +26,14 @@ if TYPE_CHECKING:
         gradcheck,
         kernels,
         layers,
+        masks,
         objectives,
         optimizers,
         plots,
         schedules,
     )
     from minicvae.gradcheck import assert_gradients, check_gradients
-    from minicvae.model import CVAE, build, load, presets
+    from minicvae.model import CVAE, BaselineNet, ImageCVAE, build, load, presets
 
 __version__ = "0.1.0"
 
@@ -45,13 +46,16 @@ _MODULES = (
     "gradcheck",
     "kernels",
     "layers",
+    "masks",
     "objectives",
     "optimizers",
     "plots",
     "schedules",
 )
 _NAMES = {
+    "BaselineNet": "model",
     "CVAE": "model",
+    "ImageCVAE": "model",
     "build": "model",
     "load": "model",
     "presets": "model",
@@ -61,6 +65,8 @@ _NAMES = {
 
 __all__ = [
     "CVAE",
+    "BaselineNet",
+    "ImageCVAE",
     "assert_gradients",
     "build",
     "callbacks",
@@ -73,6 +79,7 @@ __all__ = [
     "kernels",
     "layers",
     "load",
+    "masks",
     "objectives",
     "optimizers",
     "plots",

@@ -11,7 +11,7 @@ from minicvae.kernels import Array
 from minicvae.objectives import Losses
 
 if TYPE_CHECKING:
-    from minicvae.models.cvae import ConditionalVAE
+    from minicvae.models.base import Trainable
     from minicvae.training import History, Plan
 
 __all__ = ["Callback", "EarlyStopping", "ProgressBar", "as_sum"]
@@ -20,16 +20,16 @@ __all__ = ["Callback", "EarlyStopping", "ProgressBar", "as_sum"]
 class Callback:
     """The base of all callbacks: override what you need. `logs` holds the numbers of one epoch by name."""
 
-    def on_train_begin(self, model: ConditionalVAE, plan: Plan) -> None:
+    def on_train_begin(self, model: Trainable, plan: Plan) -> None:
         """Before the first step; `plan` says how many epochs and steps there will be."""
 
     def on_step_end(self, epoch: int, step: int, losses: Losses) -> None:
         """After each step; epoch and step count from 0."""
 
-    def on_epoch_end(self, model: ConditionalVAE, epoch: int, logs: dict[str, float]) -> bool | None:
+    def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool | None:
         """After each epoch and its validation. Return True to end the training here."""
 
-    def on_train_end(self, model: ConditionalVAE, history: History) -> None:
+    def on_train_end(self, model: Trainable, history: History) -> None:
         """After the last step, also where the training was stopped or broke off."""
 
 
@@ -44,12 +44,12 @@ class EarlyStopping(Callback):
             raise ValueError(f"patience: expected at least 1 epoch, got {patience!r}")
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
 
-    def on_train_begin(self, model: ConditionalVAE, plan: Plan) -> None:
+    def on_train_begin(self, model: Trainable, plan: Plan) -> None:
         """Forget an earlier run."""
         self.best, self.best_epoch = math.inf, -1
         self._weights: Array = None
 
-    def on_epoch_end(self, model: ConditionalVAE, epoch: int, logs: dict[str, float]) -> bool:
+    def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool:
         """Keep the weights where this epoch is the best so far."""
         if self.monitor not in logs:
             raise ValueError(
@@ -61,7 +61,7 @@ class EarlyStopping(Callback):
             self._weights = model.parameters.value.copy()
         return epoch - self.best_epoch >= self.patience
 
-    def on_train_end(self, model: ConditionalVAE, history: History) -> None:
+    def on_train_end(self, model: Trainable, history: History) -> None:
         """Put the best weights back."""
         if self._weights is not None:
             model.parameters.value[...] = self._weights
@@ -73,7 +73,7 @@ class ProgressBar(Callback):
     Where the output is no terminal there is no bar: only the lines, each written as soon as its epoch is done.
     """
 
-    def on_train_begin(self, model: ConditionalVAE, plan: Plan) -> None:
+    def on_train_begin(self, model: Trainable, plan: Plan) -> None:
         """Draw the empty bar."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -103,14 +103,14 @@ class ProgressBar(Callback):
             done = epoch * self._plan.steps + step + 1
             self._progress.update(self._task, completed=done, description=self._epoch(epoch), numbers=numbers)
 
-    def on_epoch_end(self, model: ConditionalVAE, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> None:
         """Print the epoch's numbers above the bar."""
         self._sums[:] = 0
         validation = f"  val {logs['val_loss']:.2f}" if "val_loss" in logs else ""
         losses = as_sum(logs["loss"], logs["reconstruction"], logs["kl"])
         print(f"{self._epoch(epoch)}  {losses}{validation}  {logs['seconds']:.1f} s", flush=True)
 
-    def on_train_end(self, model: ConditionalVAE, history: History) -> None:
+    def on_train_end(self, model: Trainable, history: History) -> None:
         """Leave the terminal as it was."""
         self._progress.stop()
 

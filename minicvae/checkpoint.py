@@ -95,4 +95,6 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
         raise ValueError(f"{path} holds weights without a configuration that can be read: {error}") from error
     if found != FORMAT:
         raise ValueError(f"{path}: expected a model of the format {FORMAT!r}, got {found!r}")
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a configuration with names, got {type(config).__name__}")
     return config, tensors

@@ -16,7 +16,7 @@ from minicvae import checkpoint
 from minicvae.kernels import Array, load
 from minicvae.layers import Backward, Chain, Conv2D, Dense, Flatten, Layer, Reshape
 from minicvae.layers.layer import once
-from minicvae.models.cvae import batches
+from minicvae.models.base import batches
 from minicvae.optimizers import Adam
 from minicvae.randomness import Purpose, generator
 from minicvae.schedules import Cosine

@@ -21,7 +21,8 @@ from minicvae import conditions
 from minicvae.classifier import Classifier
 from minicvae.kernels import Reference
 from minicvae.layers import Dense
-from minicvae.models.cvae import BATCH, ConditionalVAE, batches
+from minicvae.models.base import BATCH, batches
+from minicvae.models.cvae import ConditionalVAE
 from minicvae.randomness import Purpose, generator, standard_normal
 from minicvae.tables import table
 

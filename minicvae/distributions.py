@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicvae.kernels import Array, Reference
+from minicvae.kernels.reference import LOG_2PI
 from minicvae.layers.layer import Backward, once
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "kl_diagonal",
     "kl_monte_carlo",
     "kl_standard",
+    "log_normal",
     "log_ratio",
+    "masked_bernoulli",
     "reparameterise",
 ]
 
@@ -96,6 +99,28 @@ def log_ratio(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tu
         return (dratio * dmean).sum(axis=0), (dratio * dlog_var).sum(axis=0)
 
     return ratio, backward
+
+
+def log_normal(kernels: Reference, z: Array, mean: Array, log_var: Array) -> Array:
+    """log N(z; mean, diag exp(log_var)) = -½ Σ_l (log_var + (z - mean)² e^-log_var + log 2π), (n,); all (n, l)."""
+    u = (z - mean) * kernels.xp.exp(-log_var / 2)
+    return -(log_var + u * u + LOG_2PI).sum(axis=1) / 2
+
+
+def masked_bernoulli(kernels: Reference, logits: Array, x: Array, counted: Array) -> tuple[Array, Backward]:
+    """-log p(x|l) = Σ over the pixels that are `counted` of softplus(l) - x l, for each example, (n,).
+
+    logits, x (n, d), counted (n, d) bool. backward: dnll (n,) -> dlogits (n, d), zero where a pixel is not counted.
+    A pixel that is 0 beyond doubt costs nothing, so the others are made such pixels.
+    """
+    xp, zero = kernels.xp, x.dtype.type(0)
+    nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-1e4)), xp.where(counted, x, zero))
+
+    @once
+    def backward(dnll: Array) -> Array:
+        return kernels.scale_rows(xp.where(counted, slope, zero), dnll)
+
+    return nll, backward
 
 
 class Likelihood:

@@ -8,14 +8,15 @@ import numpy as np
 
 from minicvae import conditions, distributions
 from minicvae.checks import whole
-from minicvae.models.cvae import BATCH, ConditionalVAE, batches
+from minicvae.models.base import BATCH, Trainable, batches
+from minicvae.models.cvae import ConditionalVAE
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, standard_normal
 
 __all__ = ["evaluate", "log_likelihood"]
 
 
-def evaluate(model: ConditionalVAE, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
+def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
     """{"loss", "reconstruction", "kl"} in nats per example, averaged over all examples of (x, c).
 
     The objective of training with its full beta, estimated with as many samples of z; the noise is a function of

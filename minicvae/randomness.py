@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     SAMPLE_PIXELS = 5
     LOG_LIKELIHOOD = 6
     DIAGNOSE = 7
+    MASK = 8
 
 
 def check_seed(seed: Any) -> int:

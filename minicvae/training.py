@@ -26,7 +26,7 @@ from minicvae.evaluate import evaluate
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
-from minicvae.models.cvae import ConditionalVAE
+from minicvae.models.base import Trainable
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
 from minicvae.schedules import Schedule, as_schedule
@@ -70,7 +70,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def fit(
-    model: ConditionalVAE,
+    model: Trainable,
     x: Any,
     c: Any,
     *,
@@ -225,7 +225,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _first_non_finite(
-    model: ConditionalVAE,
+    model: Trainable,
     x: Array,
     c: tuple[Part, ...],
     eps: Array,
@@ -245,7 +245,7 @@ def _first_non_finite(
     for entry in record:
         # What goes in is what came out of the layer before, but for z, which is drawn between the networks.
         if any(broken(values) for values in entry.inputs if not isinstance(values, OneHot)):
-            drawn = ", z = mean + exp(log_var / 2) eps" if entry.name.startswith("decoder") else ""
+            drawn = ", z = mean + exp(log_var / 2) eps" if entry.name.startswith(("decoder", "generation")) else ""
             return f"{where}; the first tensor that is not finite is the input of {entry.name}{drawn}; {hint}"
         for name, parameter in entry.layer.named_parameters(entry.name):
             if broken(parameter.value):

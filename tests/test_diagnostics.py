@@ -133,7 +133,7 @@ def test_the_nearest_image_is_the_nearest_of_all(seed, n, m):
     rng = np.random.default_rng(seed)
     images, among = rng.random((n, 5)), rng.integers(0, 256, (m, 5), np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diagnostics, "batches", lambda n, size: mc.models.cvae.batches(n, 2))
+        patch.setattr(diagnostics, "batches", lambda n, size: mc.models.base.batches(n, 2))
         found, distance = nearest(images, among)
     expected = scipy_distance.cdist(images, among / 255)
     np.testing.assert_allclose(distance, expected.min(axis=1), rtol=1e-5)

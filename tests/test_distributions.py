@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import special
+from scipy import special, stats
 
 from minicvae import distributions
 from minicvae.distributions import LIKELIHOODS, Bernoulli, Gaussian, LearnedGaussian, Likelihood
@@ -81,7 +81,30 @@ def test_the_sampler_has_the_mean_and_the_variance_that_it_was_given(host, mean,
     assert z.var() == pytest.approx(variance, rel=6 * np.sqrt(2 / samples))
 
 
+@given(n=sizes, d=sizes, seed=seeds)
+def test_the_log_density_of_a_diagonal_gaussian_is_scipys(host, n, d, seed):
+    z, mean, log_var = normal(seed, 3, n, d)
+    expected = stats.norm.logpdf(z, mean, np.exp(log_var / 2)).sum(axis=1)
+    np.testing.assert_allclose(distributions.log_normal(host, z, mean, log_var), expected, rtol=1e-10, atol=1e-10)
+
+
 # Likelihoods
+
+
+@given(n=sizes, d=sizes, seed=seeds)
+def test_the_masked_cross_entropy_is_that_of_the_pixels_that_count(host, assert_slopes, n, d, seed):
+    h, x = draw_output(Bernoulli(), seed, n, d)
+    counted = np.random.default_rng(seed).random((n, d)) < 0.5
+    counted[0, 0] = True
+    p = special.expit(h)
+    expected = -np.where(counted, special.xlogy(x, p) + special.xlog1py(1 - x, -p), 0).sum(axis=1)
+    nll, backward = distributions.masked_bernoulli(host, h, x, counted)
+    np.testing.assert_allclose(nll, expected, rtol=1e-10, atol=1e-12)
+    assert (backward(np.ones(n))[~counted] == 0).all()
+    assert_slopes(lambda h: distributions.masked_bernoulli(host, h, x, counted), (h,))
+    nll, backward = distributions.masked_bernoulli(host, h.astype("f4"), x.astype("f4"), counted)
+    np.testing.assert_allclose(nll, expected, rtol=1e-5, atol=1e-5)
+    assert (backward(np.ones(n, "f4"))[~counted] == 0).all()
 
 
 def draw_output(likelihood, seed, n, d):

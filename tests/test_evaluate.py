@@ -11,7 +11,7 @@ from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Dense, Layer, trace
-from minicvae.models.cvae import BATCH
+from minicvae.models.base import BATCH
 from minicvae.objectives import ELBO, IWAE
 from minicvae.randomness import Purpose, standard_normal
 

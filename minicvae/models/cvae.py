@@ -10,8 +10,7 @@ Lee, Yan 2015.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,26 +19,19 @@ from minicvae import conditions, distributions
 from minicvae.checks import whole
 from minicvae.conditions import Condition
 from minicvae.distributions import Bernoulli, Likelihood
-from minicvae.kernels import Array, load
+from minicvae.kernels import Array
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
+from minicvae.models.base import Trainable
 from minicvae.models.border import as_rows, check_count, check_images, check_matrix
-from minicvae.objectives import ELBO, Losses, Objective
-from minicvae.parameters import Parameters
+from minicvae.objectives import Losses, Objective
 from minicvae.randomness import Purpose, standard_normal
 
-__all__ = ["BATCH", "ConditionalVAE", "batches"]
-
-BATCH = 1000  # examples at a time where nothing is trained: memory stays bounded, and results do not depend on it
+__all__ = ["ConditionalVAE"]
 
 
-def batches(n: int, size: int = BATCH) -> Iterator[slice]:
-    """Slices of at most `size` that cover 0..n."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-class ConditionalVAE:
+class ConditionalVAE(Trainable):
     """A CVAE: two networks, a condition, a likelihood and an objective, with all weights in one buffer.
 
     encoder: (x (n, d), *c) -> (n, 2 l), mean first, log variance second.
@@ -64,40 +56,15 @@ class ConditionalVAE:
         device: str = "cpu",
         seed: int = 0,
     ) -> None:
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
-        self.latent_dim, self.image_shape = whole("latent_dim", latent_dim), tuple(image_shape)
+        self.latent_dim = whole("latent_dim", latent_dim)
         self.likelihood = likelihood or Bernoulli()
-        self.objective = objective or ELBO()
-        self.dtype = dtype
-        self.kernels = load(device)
-        named = []
-        for name, network in self.networks:
-            network.attach(self.kernels)
-            named += list(network.named_parameters(name))
-        for name, parameter in named:
-            if parameter.taken:
-                raise ValueError(f"{name} is part of another model, which would lose it: make a layer of its own")
-        self.parameters = Parameters(named, self.kernels, dtype, seed)
-        self._check_widths()
-        for _, parameter in named:
-            parameter.taken = True
+        super().__init__(image_shape=image_shape, objective=objective, dtype=dtype, device=device, seed=seed)
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks by name, in the order in which they run."""
         return [("encoder", self.encoder), ("decoder", self.decoder)]
-
-    @property
-    def device(self) -> str:
-        """Where the arrays live: numpy, cpu or cuda."""
-        return self.kernels.name
-
-    @property
-    def data_dim(self) -> int:
-        """D, the pixels of an image."""
-        return prod(self.image_shape)
 
     def loss_and_backward(
         self, x: Array, c: tuple[Part, ...], eps: Array, beta: float | None = None
@@ -127,30 +94,6 @@ class ConditionalVAE:
             encoder_backward(dh, need_dx=False)
 
         return losses, backward
-
-    def loss_and_gradients(
-        self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """The losses (nats per example) and dloss/dparameter by name, as NumPy arrays.
-
-        eps: the noise, (n, latent_dim), or (S, n, latent_dim) where the objective draws S samples; None draws it from
-        `seed`. Raises ValueError or TypeError for a wrong argument.
-        """
-        losses, backward = self._losses(x, c, eps, beta, seed)
-        self.parameters.zero_grad()
-        backward()
-        return losses._asdict(), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
-
-    def losses(self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0) -> dict[str, float]:
-        """The losses of `loss_and_gradients` alone, without a backward."""
-        return self._losses(x, c, eps, beta, seed)[0]._asdict()
-
-    def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses, Backward]:
-        """`loss_and_backward` on what users hand in."""
-        images, parts = self.check_data(x, c)
-        noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)
-        batch = self.kernels.gather(self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype)
-        return self.loss_and_backward(batch, parts, self.kernels.array(noise), beta)
 
     def encode(self, x: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
@@ -190,10 +133,6 @@ class ConditionalVAE:
         """Decode the posterior mean of each image: E[x|z = mean(x, c), c], (n, *image_shape)."""
         return self.decode(self.encode(x, c)[0], c)
 
-    def noise(self, n: int, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.ndarray:
-        """The eps (S, n, l) that the objective needs for n examples, drawn from (seed, purpose, epoch, step)."""
-        return standard_normal((self.objective.samples, n, self.latent_dim), self.dtype, seed, purpose, epoch, step)
-
     def check_data(self, x: Any, c: Any, x_name: str = "x", c_name: str = "c") -> tuple[np.ndarray, tuple[Part, ...]]:
         """x as a flat view (n, d), still uint8 if it was, and c encoded; or an error that names the argument."""
         images = check_images(x, self.image_shape, x_name)
@@ -201,42 +140,12 @@ class ConditionalVAE:
         check_count(len(images), conditions.count(parts), c_name, x_name)
         return images, parts
 
-    def check_noise(self, eps: Any, n: int) -> np.ndarray:
-        """eps as (S, n, l); or an error that says what was expected."""
-        noise, expected = np.asarray(eps), (self.objective.samples, n, self.latent_dim)
-        if self.objective.samples == 1 and noise.ndim == 2:
-            noise = noise[None]
-        if noise.shape != expected:
-            also = f" or {expected[1:]}" if self.objective.samples == 1 else ""
-            raise ValueError(f"eps: expected shape {expected}{also}, got {np.shape(eps)}")
-        if not np.isfinite(noise).all():
-            raise ValueError("eps: expected finite numbers, got NaN or infinity")
-        return noise.astype(self.dtype)
-
-    def _in_batches(self, n: int, run: Callable[[slice], Array]) -> np.ndarray:
-        """`run(rows)` for batch after batch, joined on the host."""
-        pieces = []
-        with self.kernels.steps() as begin_step:
-            for rows in batches(n):
-                begin_step()
-                pieces.append(self.kernels.to_numpy(run(rows)))
-        return np.concatenate(pieces)
-
     def _check_widths(self) -> None:
-        """Run both networks on one example, so that a wrong width is found here and not in the first step."""
+        """Refuse networks that do not take their inputs, or give another width."""
         parts = self.condition.encode(self.condition.example(1), self.kernels, self.dtype)
-        expected = {
-            "encoder": (self.data_dim, 2 * self.latent_dim),
-            "decoder": (self.latent_dim, self.likelihood.width(self.data_dim)),
-        }
-        for name, network in self.networks:
-            d_in, d_out = expected[name]
-            try:
-                y, _ = network.forward(self.kernels.xp.zeros((1, d_in), self.dtype), *parts)
-            except (ValueError, IndexError, TypeError) as error:
-                raise ValueError(
-                    f"{name}: expected a network on ({d_in} columns, a condition of width {self.condition.width}), "
-                    f"but running it gave: {error}"
-                ) from error
-            if y.shape != (1, d_out):
-                raise ValueError(f"{name}: expected {d_out} output columns, got shape {y.shape} for one example")
+        for name, d_in, d_out in (
+            ("encoder", self.data_dim, 2 * self.latent_dim),
+            ("decoder", self.latent_dim, self.likelihood.width(self.data_dim)),
+        ):
+            inputs = (self.kernels.xp.zeros((1, d_in), self.dtype), *parts)
+            self._check_width(name, inputs, d_out, f"({d_in} columns, a condition of width {self.condition.width})")

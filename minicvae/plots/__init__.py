@@ -4,6 +4,7 @@ No function touches pyplot or Matplotlib's settings, so they work without a scre
 Images are drawn as ink on paper: white is 0, black is 1.
 """
 
+from minicvae.plots.completions import completions
 from minicvae.plots.curves import curves
 from minicvae.plots.dimensions import dimensions
 from minicvae.plots.figures import PALETTE, mosaic, save
@@ -21,6 +22,7 @@ from minicvae.plots.latent import manifold, posterior_means
 
 __all__ = [
     "PALETTE",
+    "completions",
     "curves",
     "dimensions",
     "draw_all",

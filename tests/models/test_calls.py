@@ -11,7 +11,7 @@ import minicvae as mc
 from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.layers import Dense, Embedding, Pathways
-from minicvae.models.cvae import BATCH, batches
+from minicvae.models.base import BATCH, batches
 from minicvae.objectives import ELBO
 from minicvae.randomness import Purpose
 

@@ -83,6 +83,7 @@ TESTS = {
     "kernels/convolution": ("kernels/test_convolution", "layers/test_pooling", "layers/test_convolution"),
     "minicvae/distributions": (
         "test_distributions",
+        "models/test_quadrants",
         "models/test_cvae",
         "models/test_calls",
         "kernels/test_probability",
@@ -105,7 +106,10 @@ TESTS = {
             ("convolution", "models/test_convolutional"),
         )
     },
+    "minicvae/models/base": (*MODEL, "test_completion"),
     "minicvae/models/cvae": MODEL,
+    "minicvae/models/quadrants": ("models/test_quadrants", "test_completion"),
+    "minicvae/masks": ("test_masks",),
     "minicvae/evaluate": ("test_evaluate", "models/test_calls"),
     "minicvae/initializers": ("test_initializers", "layers/test_convolution"),
     "minicvae/schedules": ("test_schedules", "test_training"),

@@ -1,0 +1,154 @@
+"""What every model has in common: its weights in one buffer, its noise, and the losses of a batch.
+
+This is all that the training loop, `evaluate` and the gradient checker ask of a model, so each of them works with
+every model that is a `Trainable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from minicvae.kernels import Array, load
+from minicvae.kernels.reference import Part
+from minicvae.layers import Backward, Layer
+from minicvae.objectives import ELBO, Losses, Objective
+from minicvae.parameters import Parameters
+from minicvae.randomness import Purpose, standard_normal
+
+__all__ = ["BATCH", "Trainable", "batches"]
+
+BATCH = 1000  # examples at a time where nothing is trained: memory stays bounded, and results do not depend on it
+
+
+def batches(n: int, size: int = BATCH) -> Iterator[slice]:
+    """Slices of at most `size` that cover 0..n."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+class Trainable:
+    """Networks with all their weights in one buffer, and what a batch of images x under conditions c costs.
+
+    A subclass sets its networks and then calls this `__init__`; it has `networks`, `check_data`, `loss_and_backward`
+    and `_check_widths`. latent_dim: the dimensions of z, 0 for a model without.
+
+    Raises ValueError for an unknown dtype or device, or layers of another model; RuntimeError if the device is not
+    there.
+    """
+
+    latent_dim: int
+
+    def __init__(
+        self, *, image_shape: Sequence[int], objective: Objective | None, dtype: str, device: str, seed: int
+    ) -> None:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        self.image_shape = tuple(image_shape)
+        self.objective = objective or ELBO()
+        self.dtype = dtype
+        self.kernels = load(device)
+        named = []
+        for name, network in self.networks:
+            network.attach(self.kernels)
+            named += list(network.named_parameters(name))
+        for name, parameter in named:
+            if parameter.taken:
+                raise ValueError(f"{name} is part of another model, which would lose it: make a layer of its own")
+        self.parameters = Parameters(named, self.kernels, dtype, seed)
+        self._check_widths()
+        for _, parameter in named:
+            parameter.taken = True
+
+    @property
+    def networks(self) -> list[tuple[str, Layer]]:
+        """The networks by name, in the order in which they run."""
+        raise NotImplementedError
+
+    def check_data(self, x: Any, c: Any, x_name: str = "x", c_name: str = "c") -> tuple[np.ndarray, tuple[Part, ...]]:
+        """x as a flat view (n, d), still uint8 if it was, and c as parts; or an error that names the argument."""
+        raise NotImplementedError
+
+    def loss_and_backward(
+        self, x: Array, c: tuple[Part, ...], eps: Array, beta: float | None = None
+    ) -> tuple[Losses, Backward]:
+        """The losses of a batch, and the backward that writes the gradient of every parameter.
+
+        x (n, d) floats, c the parts of the condition, eps (S, n, l), all on the device; beta overrides the
+        objective's.
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> str:
+        """Where the arrays live: numpy, cpu or cuda."""
+        return self.kernels.name
+
+    @property
+    def data_dim(self) -> int:
+        """D, the pixels of an image."""
+        return prod(self.image_shape)
+
+    def loss_and_gradients(
+        self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """The losses (nats per example) and dloss/dparameter by name, as NumPy arrays.
+
+        eps: the noise, (n, latent_dim), or (S, n, latent_dim) where the objective draws S samples; None draws it from
+        `seed`. Raises ValueError or TypeError for a wrong argument.
+        """
+        losses, backward = self._losses(x, c, eps, beta, seed)
+        self.parameters.zero_grad()
+        backward()
+        return losses._asdict(), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
+
+    def losses(self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0) -> dict[str, float]:
+        """The losses of `loss_and_gradients` alone, without a backward."""
+        return self._losses(x, c, eps, beta, seed)[0]._asdict()
+
+    def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses, Backward]:
+        """`loss_and_backward` on what users hand in."""
+        images, parts = self.check_data(x, c)
+        noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)
+        batch = self.kernels.gather(self.kernels.array(images), self.kernels.xp.arange(len(images)), self.dtype)
+        return self.loss_and_backward(batch, parts, self.kernels.array(noise), beta)
+
+    def noise(self, n: int, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.ndarray:
+        """The eps (S, n, l) that the objective needs for n examples, drawn from (seed, purpose, epoch, step)."""
+        return standard_normal((self.objective.samples, n, self.latent_dim), self.dtype, seed, purpose, epoch, step)
+
+    def check_noise(self, eps: Any, n: int) -> np.ndarray:
+        """eps as (S, n, l); or an error that says what was expected."""
+        noise, expected = np.asarray(eps), (self.objective.samples, n, self.latent_dim)
+        if self.objective.samples == 1 and noise.ndim == 2:
+            noise = noise[None]
+        if noise.shape != expected:
+            also = f" or {expected[1:]}" if self.objective.samples == 1 else ""
+            raise ValueError(f"eps: expected shape {expected}{also}, got {np.shape(eps)}")
+        if not np.isfinite(noise).all():
+            raise ValueError("eps: expected finite numbers, got NaN or infinity")
+        return noise.astype(self.dtype)
+
+    def _in_batches(self, n: int, run: Callable[[slice], Array]) -> np.ndarray:
+        """`run(rows)` for batch after batch, joined on the host."""
+        pieces = []
+        with self.kernels.steps() as begin_step:
+            for rows in batches(n):
+                begin_step()
+                pieces.append(self.kernels.to_numpy(run(rows)))
+        return np.concatenate(pieces)
+
+    def _check_widths(self) -> None:
+        """Refuse networks that do not take their inputs, or give another width."""
+        raise NotImplementedError
+
+    def _check_width(self, name: str, inputs: Sequence[Part], d_out: int, expected: str) -> None:
+        """Run a network on one example, so that a wrong width is found here and not in the first step."""
+        try:
+            y, _ = dict(self.networks)[name].forward(*inputs)
+        except (ValueError, IndexError, TypeError) as error:
+            raise ValueError(f"{name}: expected a network on {expected}, but running it gave: {error}") from error
+        if y.shape != (1, d_out):
+            raise ValueError(f"{name}: expected {d_out} output columns, got shape {y.shape} for one example")
