@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from minicvae import checkpoint, conditions, distributions, layers, objectives, summary, training
+from minicvae import checkpoint, conditions, distributions, layers, objectives, optimizers, summary, training
 from minicvae.description import describe, restore
 from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Layer
+from minicvae.models.adversarial import Adversary
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.models.presets import PRESETS, find
 
 __all__ = ["CVAE", "build", "load", "presets"]
 
-_ARCHITECTURE = ("encoder", "decoder", "condition", "latent_dim", "image_shape", "likelihood", "objective")
+_ARCHITECTURE = ("encoder", "decoder", "condition", "latent_dim", "image_shape", "likelihood", "objective", "adversary")
 
 
 class CVAE(ConditionalVAE):
@@ -30,7 +31,7 @@ class CVAE(ConditionalVAE):
         return training.fit(self, x, c, **settings)
 
     def evaluate(self, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
-        """{"loss", "reconstruction", "kl"} in nats per example; see `minicvae.evaluate`."""
+        """{"loss", "reconstruction", "kl", ...} in nats per example; see `minicvae.evaluate`."""
         return evaluate(self, x, c, seed=seed)
 
     def log_likelihood(self, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
@@ -59,7 +60,7 @@ def build(preset: str, *, seed: int = 0, dtype: str = "float32", device: str = "
     """The preset of that name, with weights initialised from `seed`.
 
     overrides: latent_dim, encoder_widths, decoder_widths, condition, classes, image_shape, likelihood, objective,
-    beta, free_bits.
+    beta, free_bits, discriminator_widths, adversarial_weight.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", classes: Iterable
         path = os.path.join(path, "model.safetensors")
     config, weights = checkpoint.read(path)
     known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
-    known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, *classes]
+    known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, Adversary]
+    known += [*optimizers.OPTIMIZERS.values(), *classes]
     try:
         model = CVAE(
             **{name: restore(config[name], known) for name in _ARCHITECTURE}, dtype=config["dtype"], device=device
