@@ -21,7 +21,7 @@ import minicvae as mc
 from minicvae.classifier import Classifier, trained_on
 from minicvae.diagnostics import diagnose
 from minicvae.layers import Chain, Dense
-from minicvae.randomness import Purpose, standard_normal
+from minicvae.randomness import Purpose, generator, standard_normal
 from minicvae.tables import table
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,12 +41,12 @@ held_x, held_y = train.x[held], train.y[held]
 # %% The models
 # The weight is what the adversary's opinion counts with the encoder. With weight 0 it only watches: encoder and
 # decoder come out as if there were none, bit for bit. `pathways` has 16 dimensions of z where `adversarial` has 2, and
-# with beta = 4 it is on its way to collapse, which the adversary has nothing against: a collapsed posterior is the
-# prior, and deceives it perfectly.
+# with beta = 15 it collapses. No cure is to be expected there: a collapsed posterior is the prior, and deceives the
+# discriminator perfectly.
 PAIRS = {
     "latent of 2 dimensions": ("adversarial", {}),
     "latent of 16": ("pathways", {"discriminator_widths": (64, 64)}),
-    "latent of 16, beta 4": ("pathways", {"discriminator_widths": (64, 64), "beta": 4}),
+    "latent of 16, beta 15": ("pathways", {"discriminator_widths": (64, 64), "beta": 15}),
 }
 WEIGHTS = {"without": 0.0, "with": 10.0}
 
@@ -60,23 +60,25 @@ def trained(preset, overrides, weight):
 # %% What is measured
 # Beside the diagnostics: how far a judge who took no part in the training, a network of its own that is given z and c,
 # can tell encoded z from the prior. 50% is by chance: to the judge, the aggregate posterior is the prior.
-def sampled(model):
-    """One z ~ q(z|x,c) for each held-out image."""
-    mean, log_var = model.encode(held_x, held_y)
+def sampled(model, times=1):
+    """So many z ~ q(z|x,c) for each held-out image, one set after the other."""
+    mean, log_var = (np.tile(part, (times, 1)) for part in model.encode(held_x, held_y))
     return mean + np.exp(log_var / 2) * standard_normal(mean.shape, mean.dtype, args.seed, Purpose.EVALUATE)
 
 
 def judged(model):
-    """Accuracy of the judge on half of the held-out images and as many draws from the prior, which it did not see."""
-    z = sampled(model)
+    """Accuracy of the judge on z of half of the held-out images and as many draws from the prior, all new to it."""
+    z = sampled(model, times=5)
     prior = standard_normal(z.shape, z.dtype, args.seed, Purpose.GENERATE)
-    given = np.eye(10, dtype=z.dtype)[held_y]
+    given = np.tile(np.eye(10, dtype=z.dtype)[held_y], (5, 1))
     rows = np.concatenate([np.hstack([prior, given]), np.hstack([z, given])])
     labels = np.repeat([1, 0], len(z))
-    fitted = np.tile(np.arange(len(z)) % 2 == 0, 2)
+    # Drawn, for MNIST's order is not random: its images with odd numbers hold a tenth more ink than the even ones.
+    half = generator(args.seed, Purpose.SHUFFLE).permutation(len(held_x)) % 2 == 0
+    fitted = np.tile(half, 10)
     network = Chain([Dense(rows.shape[1], 64, "relu"), Dense(64, 64, "relu"), Dense(64, 2)])
     judge = Classifier(network, seed=args.seed)
-    judge.fit(rows[fitted], labels[fitted], epochs=10, seed=args.seed)
+    judge.fit(rows[fitted], labels[fitted], epochs=3, batch_size=100, seed=args.seed)
     return judge.accuracy(rows[~fitted], labels[~fitted])
 
 
@@ -104,24 +106,23 @@ def measured(model):
 
 
 # %% Side by side
-def compared(title, without, with_):
-    """What the adversary changed, in words."""
-    apart, told, label = ("aggregate posterior from prior, nats", "a judge tells them apart", "label read from z")
-    active, bound = "active dimensions", "reconstruction + KL"
-    rose = with_[bound] - without[bound]
-    cost = f"cost {rose:.2f} nats of the bound" if rose >= 0.005 else f"cost nothing of the bound ({rose:+.2f} nats)"
-    helped = with_[apart] < without[apart] and with_[told] < without[told]
-    woke = with_[active] - without[active]
+def compared(without, with_):
+    """What the adversary changed, in words. The judge's accuracy is sure to about a point: less is called noise."""
+    bound, apart, told = "reconstruction + KL", "aggregate posterior from prior, nats", "a judge tells them apart"
+    label, active = "label read from z", "active dimensions"
+    helped = with_[apart] < without[apart] and with_[told] < without[told] - 0.02
+    came = "brought the aggregate posterior nearer to the prior" if helped else "did not change the aggregate posterior"
+    worse, woke = with_[bound] - without[bound], with_[active] - without[active]
+    more = f"{woke} more dimensions are" if woke > 0 else "no more dimensions are"
     return (
-        f"{title}: the adversary {'brought' if helped else 'did not bring'} the aggregate posterior nearer to the prior "
-        f"({without[apart]:.2f} to {with_[apart]:.2f} nats; the judge is right in {without[told]:.0%}, then "
-        f"{with_[told]:.0%}), and {cost}. The label is read from z in {without[label]:.0%}, then {with_[label]:.0%}. "
-        f"Active dimensions: {without[active]}, then {with_[active]}"
-        + (f": {woke} more." if woke > 0 else "; it woke none.")
+        f"The adversary {came}: {without[apart]:.2f} nats from it, then {with_[apart]:.2f}; the judge is right in "
+        f"{without[told]:.0%}, then {with_[told]:.0%}.\n"
+        f"The bound on log p(x|c) is {abs(worse):.2f} nats {'worse' if worse > 0 else 'better'}; the label is read "
+        f"from z in {without[label]:.0%}, then {with_[label]:.0%}; {more} active."
     )
 
 
-sides, words, latents = list(WEIGHTS), [], {}
+sides, latents = list(WEIGHTS), {}
 for title, (preset, overrides) in PAIRS.items():
     pair = {}
     for side, weight in WEIGHTS.items():
@@ -132,8 +133,7 @@ for title, (preset, overrides) in PAIRS.items():
     rows = [[name, *(format(*pair[side][name]) for side in sides)] for name in pair[sides[0]]]
     print(table([title, *(f"{side} adversary" for side in sides)], rows, "<>>"), flush=True)
     values = ({name: value for name, (value, _) in pair[side].items()} for side in sides)
-    words.append(compared(title, *values))
-    print(f"\n{words[-1]}\n", flush=True)
+    print(f"\n{compared(*values)}\n", flush=True)
 
 # %% The picture: for each class, one z for each held-out image of it, and the circle that holds 95% of the prior
 figure = Figure(figsize=(15, 3.7), dpi=150, layout="constrained")
@@ -145,7 +145,7 @@ for axes_of_side, side in zip(figure.subplots(2, 10, sharex=True, sharey=True), 
         axes.add_patch(Circle((0, 0), edge, fill=False, linewidth=1))
         inside = (np.hypot(*z.T) < edge).mean()
         axes.set_title(f"{label}: {inside:.0%} inside", fontsize=9)
-        axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), aspect="equal", xticks=[], yticks=[])
+        axes.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=[], yticks=[])
     axes_of_side[0].set_ylabel(f"{side} adversary", fontsize=9)
 figure.suptitle("Encoded latents of each class, and the circle that holds 95% of the prior", fontsize=11)
 figure.savefig(args.out / "latents.png")

@@ -79,6 +79,7 @@ TARGETS = [
         for name in ("dense", "embedding", "chain", "pathways", "shape")
     ),
     Target("minicvae/models/cvae.py", MODEL),
+    Target("minicvae/models/adversarial.py", ("tests/models/test_adversarial.py",)),
     Target("minicvae/evaluate.py", ("tests/test_evaluate.py",)),
     Target("minicvae/classifier.py", ("tests/test_classifier.py",)),
     Target("minicvae/diagnostics.py", ("tests/test_diagnostics.py",)),
