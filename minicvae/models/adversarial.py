@@ -11,7 +11,6 @@ ELBO holds each q(z|x,c) to the prior; this holds their mixture over the images 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import NamedTuple
 
 from minicvae import conditions
@@ -20,7 +19,7 @@ from minicvae.kernels import Array, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
-from minicvae.objectives import Losses
+from minicvae.objectives import Losses, check_not_negative
 from minicvae.optimizers import Adam, Optimizer
 
 __all__ = ["Adversary", "GameLosses"]
@@ -56,10 +55,7 @@ class Adversary:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("weight", "speed"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+        check_not_negative(weight=self.weight, speed=self.speed)
 
     def forward(
         self, kernels: Reference, losses: Losses, z: Array, eps: Array, c: tuple[Part, ...]
