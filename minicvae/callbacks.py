@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicvae.kernels import Array
-from minicvae.objectives import Losses
 
 if TYPE_CHECKING:
+    from minicvae.models.adversarial import GameLosses
     from minicvae.models.base import Trainable
+    from minicvae.objectives import Losses
     from minicvae.training import History, Plan
 
 __all__ = ["Callback", "EarlyStopping", "ProgressBar", "as_sum"]
@@ -23,7 +24,7 @@ class Callback:
     def on_train_begin(self, model: Trainable, plan: Plan) -> None:
         """Before the first step; `plan` says how many epochs and steps there will be."""
 
-    def on_step_end(self, epoch: int, step: int, losses: Losses) -> None:
+    def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:
         """After each step; epoch and step count from 0."""
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool | None:
@@ -78,7 +79,7 @@ class ProgressBar(Callback):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._plan = plan
-        self._sums = np.zeros(3)
+        self._sums = np.zeros(3)  # loss, reconstruction, kl
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),  # what the other columns leave of the line
@@ -92,9 +93,9 @@ class ProgressBar(Callback):
         self._task = self._progress.add_task(self._epoch(0), total=plan.epochs * plan.steps, numbers="")
         self._progress.start()
 
-    def on_step_end(self, epoch: int, step: int, losses: Losses) -> None:
+    def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:
         """Move the bar; the losses shown are the mean of the epoch's steps so far."""
-        self._sums += losses
+        self._sums += losses[:3]
         if (step + 1) % 20 == 0 or step + 1 == self._plan.steps:
             loss, _, kl = self._sums / (step + 1)
             numbers = f"loss {loss:.2f}  KL {kl:.2f}"
@@ -118,8 +119,11 @@ class ProgressBar(Callback):
         return f"epoch {epoch + 1:{len(str(self._plan.epochs))}}/{self._plan.epochs}"
 
 
-def as_sum(loss: float, reconstruction: float, kl: float) -> str:
-    """The loss as the sum that it is: the KL counts in full, or what it costs comes first (beta, free bits)."""
+def as_sum(loss: float, reconstruction: float, kl: float, **apart: float) -> str:
+    """The loss as the sum that it is: the KL counts in full, or what it costs comes first (beta, free bits).
+
+    apart: losses that are no part of it, an adversary's for example; they are not shown.
+    """
     cost = loss - reconstruction
     paid = f"KL {kl:.2f}" if abs(cost - kl) < 0.005 else f"{cost:.2f} (KL {kl:.2f})"
     return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}"

@@ -10,7 +10,6 @@ from minicvae import conditions, distributions
 from minicvae.checks import whole
 from minicvae.models.base import BATCH, Trainable, batches
 from minicvae.models.cvae import ConditionalVAE
-from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, standard_normal
 
 __all__ = ["evaluate", "log_likelihood"]
@@ -19,13 +18,15 @@ __all__ = ["evaluate", "log_likelihood"]
 def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
     """{"loss", "reconstruction", "kl"} in nats per example, averaged over all examples of (x, c).
 
+    With an adversary also {"fooling", "discrimination"}, which the loss does not contain.
+
     The objective of training with its full beta, estimated with as many samples of z; the noise is a function of
     `seed` alone, so the same model gives the same numbers. With beta = 1 the loss is minus the bound on log p(x|c).
     """
     images, parts = model.check_data(x, c)
     kernels = model.kernels
     images = kernels.array(images)
-    sums = np.zeros(3)
+    sums = np.zeros(())
     with kernels.steps() as begin_step:
         for i, rows in enumerate(batches(len(images), max(1, BATCH // model.objective.used))):
             begin_step()
@@ -33,8 +34,8 @@ def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, fl
             eps = kernels.array(model.noise(len(index), seed, Purpose.EVALUATE, step=i))
             batch = kernels.gather(images, index, model.dtype)
             losses, _ = model.loss_and_backward(batch, conditions.select(parts, rows), eps)
-            sums += np.multiply(losses, len(index))
-    return dict(zip(Losses._fields, (sums / len(images)).tolist(), strict=True))
+            sums = sums + np.multiply(losses, len(index))
+    return dict(zip(losses._fields, (sums / len(images)).tolist(), strict=True))
 
 
 def log_likelihood(model: ConditionalVAE, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:

@@ -8,10 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from minicvae import checkpoint, conditions, distributions, layers, objectives, summary, training
+from minicvae import checkpoint, conditions, distributions, layers, objectives, optimizers, summary, training
 from minicvae.description import describe, restore
 from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Layer
+from minicvae.models.adversarial import Adversary
 from minicvae.models.base import Trainable
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.models.presets import PRESETS, find, mlp
@@ -33,7 +34,7 @@ class Model(Trainable):
         return training.fit(self, x, c, **settings)
 
     def evaluate(self, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
-        """{"loss", "reconstruction", "kl"} in nats per example; see `minicvae.evaluate`."""
+        """{"loss", "reconstruction", "kl", ...} in nats per example; see `minicvae.evaluate`."""
         return evaluate(self, x, c, seed=seed)
 
     @property
@@ -62,7 +63,8 @@ class Model(Trainable):
         if kind != cls.__name__:
             raise ValueError(f"{path} holds a model of the kind {kind}, not {cls.__name__}: use {kind}.load")
         known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
-        known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, *classes]
+        known += [*conditions.CONDITIONS, *distributions.LIKELIHOODS, *objectives.OBJECTIVES, Adversary]
+        known += [*optimizers.OPTIMIZERS.values(), *classes]
         try:
             model = cls.from_config(config, known, device)
         except (KeyError, TypeError, ValueError) as error:
@@ -85,7 +87,16 @@ class Model(Trainable):
 class CVAE(Model, ConditionalVAE):
     """A conditional VAE that can be trained, measured, shown and saved. Its arguments are `ConditionalVAE`'s."""
 
-    architecture = ("encoder", "decoder", "condition", "latent_dim", "image_shape", "likelihood", "objective")
+    architecture = (
+        "encoder",
+        "decoder",
+        "condition",
+        "latent_dim",
+        "image_shape",
+        "likelihood",
+        "objective",
+        "adversary",
+    )
     preset: str | None = None
 
     def log_likelihood(self, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
@@ -188,7 +199,7 @@ def build(preset: str, *, seed: int = 0, dtype: str = "float32", device: str = "
     """The preset of that name, with weights initialised from `seed`.
 
     overrides: latent_dim, encoder_widths, decoder_widths, condition, classes, image_shape, likelihood, objective,
-    beta, free_bits.
+    beta, free_bits, discriminator_widths, adversarial_weight.
 
     Raises
     ------

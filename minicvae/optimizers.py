@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minicvae.kernels import Reference
-from minicvae.parameters import Parameters
+from minicvae.parameters import Block, Parameters
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "Update", "clip_by_global_norm", "get"]
 
@@ -21,7 +21,7 @@ Update = Callable[[float], None]
 class Optimizer:
     """The base of all optimisers."""
 
-    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+    def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """A function `update(learning_rate)` that makes one step of training from the current gradient.
 
         Its moments start at zero and live in buffers as long as the parameters'.
@@ -41,7 +41,7 @@ class SGD(Optimizer):
         _check_decay_rates(momentum=self.momentum)
         _check_not_negative(weight_decay=self.weight_decay)
 
-    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+    def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """A velocity for every parameter."""
         velocity = kernels.xp.zeros_like(parameters.value)
 
@@ -72,7 +72,7 @@ class Adam(Optimizer):
         _check_decay_rates(beta1=self.beta1, beta2=self.beta2)
         _check_not_negative(epsilon=self.epsilon, weight_decay=self.weight_decay)
 
-    def start(self, parameters: Parameters, kernels: Reference) -> Update:
+    def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""
         m, v = kernels.xp.zeros_like(parameters.value), kernels.xp.zeros_like(parameters.value)
         step = 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minicvae import initializers, randomness
 from minicvae.kernels import Array, Reference
 
-__all__ = ["Parameter", "Parameters"]
+__all__ = ["Block", "Parameter", "Parameters"]
 
 
 class Parameter:
@@ -141,7 +141,32 @@ class Parameters(Views):
             p.settle()
         return self._grad
 
+    def block(self, *networks: str) -> Block:
+        """The parameters of these networks, which have to lie next to each other."""
+        own = [i for i, name in enumerate(self) if name.split(".")[0] in networks]
+        if not own or own != list(range(own[0], own[-1] + 1)):
+            raise ValueError(f"networks: expected neighbours in the buffer, got {', '.join(networks)}")
+        sizes = [p.size for p in self._by_name.values()]
+        return Block(self, slice(sum(sizes[: own[0]]), sum(sizes[: own[-1] + 1])))
+
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward overwrites them."""
         for p in self._by_name.values():
             p.zero_grad()
+
+
+class Block(NamedTuple):
+    """A piece of the two buffers, for an optimiser of its own."""
+
+    parameters: Parameters
+    where: slice
+
+    @property
+    def value(self) -> Array:
+        """The flat values of the piece."""
+        return self.parameters.value[self.where]
+
+    @property
+    def grad(self) -> Array:
+        """Their flat gradient of the current step."""
+        return self.parameters.grad[self.where]

@@ -17,8 +17,8 @@ def summary(model: ConditionalVAE) -> str:
     parts = model.condition.encode(model.condition.example(1), model.kernels, model.dtype)
     zeros = model.kernels.xp.zeros
     with trace(*model.networks) as record:
-        model.encoder.forward(zeros((1, model.data_dim), model.dtype), *parts)
-        model.decoder.forward(zeros((1, model.latent_dim), model.dtype), *parts)
+        for name, network in model.networks:
+            network.forward(zeros((1, model.widths[name][0]), model.dtype), *parts)
     rows, totals = [], dict.fromkeys((name for name, _ in model.networks), 0)
     for entry in record:
         own = [value for value in vars(entry.layer).values() if isinstance(value, Parameter)]
@@ -28,14 +28,15 @@ def summary(model: ConditionalVAE) -> str:
         totals[entry.name.split(".")[0]] += count
         shape = ", ".join(map(str, ("n", *entry.output.shape[1:])))
         rows.append([entry.name, _signature(entry.layer), f"({shape})", f"{count:,}"])
+    wide = max(11, *map(len, totals))
     lines = [
         table(["layer", "type", "output", "parameters"], rows, "<<<>"),
         "",
-        f"condition   {model.condition}",
-        f"likelihood  {model.likelihood}",
-        f"objective   {model.objective}",
-        *(f"{name:<11} {count:,} parameters" for name, count in totals.items()),
-        f"total       {model.parameters.size:,} parameters, {model.dtype}, device {model.device}",
+        f"{'condition':<{wide}} {model.condition}",
+        f"{'likelihood':<{wide}} {model.likelihood}",
+        f"{'objective':<{wide}} {model.objective}",
+        *(f"{name:<{wide}} {count:,} parameters" for name, count in totals.items()),
+        f"{'total':<{wide}} {model.parameters.size:,} parameters, {model.dtype}, device {model.device}",
     ]
     return "\n".join(lines)
 

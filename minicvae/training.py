@@ -26,6 +26,7 @@ from minicvae.evaluate import evaluate
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
+from minicvae.models.adversarial import GameLosses
 from minicvae.models.base import Trainable
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
@@ -139,7 +140,7 @@ def fit(
     kernels, parameters = model.kernels, model.parameters
     n, steps = len(images), -(-len(images) // batch_size)
     images = kernels.array(images)
-    update = optimizers.get(optimizer).start(parameters, kernels)
+    update = model.start(optimizers.get(optimizer))
     history = History() if history is None else history
     for watcher in watchers:
         watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
@@ -147,7 +148,7 @@ def fit(
     try:
         with _interruptible() as interrupted:
             for epoch in range(epochs):
-                begin, sums = time.perf_counter(), np.zeros(3)
+                begin, sums = time.perf_counter(), np.zeros(())
                 order = generator(seed, Purpose.SHUFFLE, epoch).permutation(n)
                 for step in range(steps):
                     index = kernels.array(order[step * batch_size : (step + 1) * batch_size])
@@ -161,20 +162,20 @@ def fit(
                     eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
                     parameters.zero_grad()
                     losses, backward = model.loss_and_backward(batch, given, eps, weight(progress))
-                    if not isfinite(losses.loss):
+                    if not all(map(isfinite, losses)):
                         raise NonFiniteError(_first_non_finite(model, batch, given, eps, epoch, step, losses))
                     backward()
                     if clip_norm is not None:
                         optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
                     update(rate(progress))
-                    sums += np.multiply(losses, len(index))
+                    sums = sums + np.multiply(losses, len(index))
                     for watcher in watchers:
                         watcher.on_step_end(epoch, step, losses)
                     if interrupted.is_set():
                         history.stopped = "interrupted"
                         raise KeyboardInterrupt
                 kernels.end_steps()
-                logs = dict(zip(Losses._fields, (sums / n).tolist(), strict=True))
+                logs = dict(zip(losses._fields, (sums / n).tolist(), strict=True))
                 if validation_data is not None:
                     values = evaluate(model, *validation_data)
                     logs |= {f"val_{name}": value for name, value in values.items()}
@@ -231,7 +232,7 @@ def _first_non_finite(
     eps: Array,
     epoch: int,
     step: int,
-    losses: Losses,
+    losses: Losses | GameLosses,
 ) -> str:
     """Run the forward once more with every layer recorded, and name the first tensor that holds NaN or infinity."""
 

@@ -124,7 +124,21 @@ def loss_torch(model, weights, x, c, eps):
         return (np.log(len(z)) - torch.logsumexp(log_w, 0)).mean()
     kl = torch.distributions.kl_divergence(q, p) if model.objective.kl == "closed" else log_ratio.mean(0)
     kl = torch.clamp(kl.mean(0), min=model.objective.free_bits).sum()
-    return nll.mean() + model.objective.beta * kl
+    loss = nll.mean() + model.objective.beta * kl
+    return loss + game_torch(model, weights, z, eps, c) if model.adversary else loss
+
+
+def game_torch(model, weights, z, eps, c):
+    """Both sides of the game as one loss: each side's own weights alone see its gradient."""
+    softplus, d = torch.nn.functional.softplus, model.adversary.discriminator
+    fixed = {name: weight.detach() for name, weight in weights.items()}
+    fooling = sum(softplus(-run_torch(d, fixed, "discriminator", z_s, *c)).mean() for z_s in z) / len(z)
+    discrimination = sum(
+        softplus(-run_torch(d, weights, "discriminator", eps_s, *c)).mean()
+        + softplus(run_torch(d, weights, "discriminator", z_s.detach(), *c)).mean()
+        for z_s, eps_s in zip(z, eps, strict=True)
+    ) / len(z)
+    return model.adversary.weight * fooling + discrimination
 
 
 def condition_for(kind, rng):
@@ -174,6 +188,9 @@ MODELS = {name: partial(mc.build, name) for name in mc.presets()} | {
     "four samples": partial(mc.build, "latent2d", objective=mc.objectives.ELBO(samples=4)),
     "importance-weighted bound": partial(mc.build, "latent2d", objective=IWAE(samples=5)),
     "importance-weighted bound, weighted": partial(mc.build, "gaussian", objective=IWAE(samples=3, beta=0.5)),
+    "adversary of three samples": partial(
+        mc.build, "adversarial", objective=mc.objectives.ELBO(samples=3), condition=Classes(10, embedding=4)
+    ),
     "two conditions": partial(mc.build, "mlp-small", condition=Parts(CONDITIONS)),
     "every layer": every_layer,
 }
@@ -199,7 +216,8 @@ def compare(model):
     assert grads.keys() == theirs.keys()
     assert min(norms.values()) > 0, "nothing was checked for some parameter"
     errors = {name: np.linalg.norm(grads[name] - theirs[name]) / norms[name] for name in theirs}
-    return losses["loss"], expected.item(), errors
+    game = model.adversary.weight * losses["fooling"] + losses["discrimination"] if model.adversary else 0.0
+    return losses["loss"] + game, expected.item(), errors
 
 
 @pytest.mark.parametrize("case", MODELS)

@@ -141,3 +141,32 @@ def test_looking_at_a_gradient_early_does_not_disturb_it():
     sink, accumulate = q.gradient_sink()
     sink[...] = sink + 4 if accumulate else 4
     np.testing.assert_array_equal(parameters.grad, [3, 3, 4, 4])
+
+
+def test_a_block_is_a_piece_of_both_buffers(kernels):
+    named = [(name, Parameter((2, 3), "zeros")) for name in ("a.0.W", "a.1.W", "b.0.W", "ab.0.W")]
+    parameters = Parameters(named, kernels, "float64")
+    parameters.value[...] = kernels.xp.arange(24)
+    for names, where in ((("a",), slice(0, 12)), (("a", "b"), slice(0, 18)), (("b",), slice(12, 18))):
+        block = parameters.block(*names)
+        block.value[...] += 1
+        np.testing.assert_array_equal(*(kernels.to_numpy(values) for values in (block.value, parameters.value[where])))
+    assert kernels.to_numpy(parameters.value).tolist() == [*range(2, 14), *range(14, 20), *range(18, 24)]
+
+
+def test_a_block_has_the_gradient_of_the_step(kernels):
+    first, second = Parameter((2,), "zeros"), Parameter((3,), "zeros")
+    parameters = Parameters([("a.W", first), ("b.W", second)], kernels, "float64")
+    for sink, accumulate in (first.gradient_sink(), second.gradient_sink()):
+        assert not accumulate
+        sink[...] = 7
+    assert kernels.to_numpy(parameters.block("b").grad).tolist() == [7, 7, 7]
+    parameters.zero_grad()
+    assert kernels.to_numpy(parameters.block("b").grad).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("networks", [("a", "c"), ("d",), ()])
+def test_networks_that_are_no_neighbours_are_no_block(networks):
+    parameters = Parameters([(f"{name}.W", Parameter((2,), "zeros")) for name in "abc"], load("numpy"), "float64")
+    with pytest.raises(ValueError, match=r"^networks: expected neighbours in the buffer, got"):
+        parameters.block(*networks)

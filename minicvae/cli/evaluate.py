@@ -81,11 +81,10 @@ def run(args: Namespace) -> int:
     if args.json:
         print(text, end="")
         return 0
-    rows = [
-        [name, f"{entry['images']:,}", *(f"{entry[term]:.2f}" for term in ("loss", "reconstruction", "kl"))]
-        for name, entry in losses.items()
-    ]
-    print(table([f"{record.config['preset']}", "images", "loss", "reconstruction", "KL"], rows, "<>>>>"))
+    _, *terms = losses["test"]
+    rows = [[name, f"{entry['images']:,}", *(f"{entry[term]:.2f}" for term in terms)] for name, entry in losses.items()]
+    header = [record.config["preset"], "images", *("KL" if term == "kl" else term for term in terms)]
+    print(table(header, rows, "<" + ">" * (len(header) - 1)))
     if likelihood:
         print(
             f"\nlog p(x|c) of {likelihood['images']:,} test images, {likelihood['samples']:,} importance samples each: "

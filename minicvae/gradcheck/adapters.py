@@ -64,11 +64,16 @@ def check_model(model: Any, x: Any, c: Any, *, eps: Any, elements: int = 12, **o
 
     model: has `loss_and_gradients(x, c, eps=eps) -> (losses, gradients)` with the number `losses["loss"]`, and
     `parameters`, name -> float64 array that the loss reads; where it also has `losses(x, c, eps=eps) -> losses`, no
-    backward is computed in vain. eps: the noise, which has to be given, for a loss that draws its own is another
-    function at each call. elements: by default few, for a loss of a whole model is costly; see
-    `check_gradients`, which also explains the other options.
+    backward is computed in vain. Where it has `goals` (network -> the losses that its parameters descend, with their
+    weights), each gradient is held to the slope of its own network's goal, in which networks with another goal stand
+    still. eps: the noise, which has to be given, for a loss that draws its own is another function at each call.
+    elements: by default few, for a loss of a whole model is costly; see `check_gradients`, which also explains the
+    other options.
     """
     found: dict[str, np.ndarray] = {}
+    parameters: dict[str, np.ndarray] = dict(model.parameters)
+    held = {name: value.copy() for name, value in parameters.items()}
+    goals = getattr(model, "goals", {})
 
     def losses() -> Mapping[str, float]:
         return model.losses(x, c, eps=eps) if hasattr(model, "losses") else model.loss_and_gradients(x, c, eps=eps)[0]
@@ -77,8 +82,24 @@ def check_model(model: Any, x: Any, c: Any, *, eps: Any, elements: int = 12, **o
         def backward(dy: float) -> None:
             found.update({name: dy * g for name, g in model.loss_and_gradients(x, c, eps=eps)[1].items()})
 
-        return float(losses()["loss"]), backward
+        if all(goal == {"loss": 1} for goal in goals.values()):
+            return float(losses()["loss"]), backward
+        return game(), backward
+
+    def game() -> float:
+        """The sum of all goals, in each of which only the parameters that descend it have moved."""
+        moved, total = {name: value.copy() for name, value in parameters.items()}, 0.0
+        try:
+            for goal in {tuple(goal.items()): goal for goal in goals.values()}.values():
+                for name, value in parameters.items():
+                    value[...] = (moved if goals[name.split(".")[0]] == goal else held)[name]
+                values = losses()
+                total += sum(weight * float(values[term]) for term, weight in goal.items())
+        finally:
+            for name, value in parameters.items():
+                value[...] = moved[name]
+        return total
 
     return check_gradients(
-        forward, (), dict(model.parameters), found, elements=elements, **{"title": type(model).__name__} | options
+        forward, (), parameters, found, elements=elements, **{"title": type(model).__name__} | options
     )

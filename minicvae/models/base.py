@@ -15,7 +15,9 @@ import numpy as np
 from minicvae.kernels import Array, load
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
+from minicvae.models.adversarial import GameLosses
 from minicvae.objectives import ELBO, Losses, Objective
+from minicvae.optimizers import Optimizer, Update
 from minicvae.parameters import Parameters
 from minicvae.randomness import Purpose, standard_normal
 
@@ -73,13 +75,22 @@ class Trainable:
 
     def loss_and_backward(
         self, x: Array, c: tuple[Part, ...], eps: Array, beta: float | None = None
-    ) -> tuple[Losses, Backward]:
+    ) -> tuple[Losses | GameLosses, Backward]:
         """The losses of a batch, and the backward that writes the gradient of every parameter.
 
         x (n, d) floats, c the parts of the condition, eps (S, n, l), all on the device; beta overrides the
         objective's.
         """
         raise NotImplementedError
+
+    @property
+    def goals(self) -> dict[str, dict[str, float]]:
+        """For each network, the losses that its parameters descend, with their weights."""
+        return {name: {"loss": 1.0} for name, _ in self.networks}
+
+    def start(self, optimizer: Optimizer) -> Update:
+        """`update(learning_rate)`: one step of all parameters by `optimizer`."""
+        return optimizer.start(self.parameters, self.kernels)
 
     @property
     def device(self) -> str:
@@ -108,7 +119,7 @@ class Trainable:
         """The losses of `loss_and_gradients` alone, without a backward."""
         return self._losses(x, c, eps, beta, seed)[0]._asdict()
 
-    def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses, Backward]:
+    def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses | GameLosses, Backward]:
         """`loss_and_backward` on what users hand in."""
         images, parts = self.check_data(x, c)
         noise = self.check_noise(eps, len(images)) if eps is not None else self.noise(len(images), seed, Purpose.TRAIN)

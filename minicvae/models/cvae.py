@@ -23,9 +23,11 @@ from minicvae.kernels import Array
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
+from minicvae.models.adversarial import Adversary, GameLosses
 from minicvae.models.base import Trainable
 from minicvae.models.border import as_rows, check_count, check_images, check_matrix
 from minicvae.objectives import Losses, Objective
+from minicvae.optimizers import Optimizer, Update
 from minicvae.randomness import Purpose, standard_normal
 
 __all__ = ["ConditionalVAE"]
@@ -37,6 +39,7 @@ class ConditionalVAE(Trainable):
     encoder: (x (n, d), *c) -> (n, 2 l), mean first, log variance second.
     decoder: (z (n, l), *c) -> (n, likelihood.width(d)).
     c reaches both as the parts that `condition` encodes; a `Dense(d_in + condition.width, ...)` joins them.
+    adversary: watches z while the model is trained; its discriminator (z (n, l), *c) -> (n, 1) is a third network.
 
     Raises ValueError if a network does not accept its inputs or gives another width, or for an unknown dtype or
     device; RuntimeError if the device is not there.
@@ -52,6 +55,7 @@ class ConditionalVAE(Trainable):
         image_shape: Sequence[int] = (28, 28),
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
+        adversary: Adversary | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         seed: int = 0,
@@ -59,16 +63,36 @@ class ConditionalVAE(Trainable):
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
         self.latent_dim = whole("latent_dim", latent_dim)
         self.likelihood = likelihood or Bernoulli()
+        self.adversary = adversary
         super().__init__(image_shape=image_shape, objective=objective, dtype=dtype, device=device, seed=seed)
 
     @property
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks by name, in the order in which they run."""
-        return [("encoder", self.encoder), ("decoder", self.decoder)]
+        own = [("encoder", self.encoder), ("decoder", self.decoder)]
+        return [*own, ("discriminator", self.adversary.discriminator)] if self.adversary else own
+
+    @property
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """For each network, the columns that it takes beside the condition, and those that it gives."""
+        widths = {
+            "encoder": (self.data_dim, 2 * self.latent_dim),
+            "decoder": (self.latent_dim, self.likelihood.width(self.data_dim)),
+            "discriminator": (self.latent_dim, 1),
+        }
+        return {name: widths[name] for name, _ in self.networks}
+
+    @property
+    def goals(self) -> dict[str, dict[str, float]]:
+        """For each network, the losses that its parameters descend, with their weights."""
+        if not self.adversary:
+            return super().goals
+        own, other = {"loss": 1.0, "fooling": self.adversary.weight}, {"discrimination": 1.0}
+        return {"encoder": own, "decoder": own, "discriminator": other}
 
     def loss_and_backward(
         self, x: Array, c: tuple[Part, ...], eps: Array, beta: float | None = None
-    ) -> tuple[Losses, Backward]:
+    ) -> tuple[Losses | GameLosses, Backward]:
         """The losses of a batch, and the backward that writes the gradient of every parameter.
 
         x (n, d) floats, c the encoded condition, eps (S, n, l), all on the device; beta overrides the objective's.
@@ -79,21 +103,42 @@ class ConditionalVAE(Trainable):
         mean, log_var = h[:, :l], h[:, l:]
         z, sample_backward = distributions.reparameterise(k, mean, log_var, eps)  # (S, n, l)
         kl, kl_backward = self.objective.divergence(k, mean, log_var, eps)  # (n, l); IWAE (S, n, l)
-        g, decoder_backward = self.decoder.forward(z[:s].reshape(s * n, l), *conditions.repeat(c, s))
+        z_used, c_used = z[:s].reshape(s * n, l), conditions.repeat(c, s)
+        g, decoder_backward = self.decoder.forward(z_used, *c_used)
         nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x)  # (s n,)
+        losses: Losses | GameLosses
         losses, objective_backward = self.objective.forward(k, nll.reshape(s, n), kl, beta)
+        if self.adversary:
+            eps_used = eps[:s].reshape(s * n, l)
+            losses, adversary_backward = self.adversary.forward(k, losses, z_used, eps_used, c_used)
 
         @once
         def backward() -> None:
             dnll, dkl = objective_backward()
             dg = likelihood_backward(dnll.reshape(s * n))
             dz, *_ = decoder_backward(dg, need_dx=[True] + [False] * len(c))
+            if self.adversary:
+                dz = dz + adversary_backward()
             dmean_z, dlog_var_z = sample_backward(dz.reshape(s, n, l))
             dmean_kl, dlog_var_kl = kl_backward(dkl)
             dh = k.xp.concatenate([dmean_z + dmean_kl, dlog_var_z + dlog_var_kl], axis=1)
             encoder_backward(dh, need_dx=False)
 
         return losses, backward
+
+    def start(self, optimizer: Optimizer) -> Update:
+        """`update(learning_rate)`: one step by `optimizer`; an adversary makes its own, by its own optimiser."""
+        if not self.adversary:
+            return super().start(optimizer)
+        update_cvae = optimizer.start(self.parameters.block("encoder", "decoder"), self.kernels)
+        update_adversary = self.adversary.optimizer.start(self.parameters.block("discriminator"), self.kernels)
+        speed = self.adversary.speed
+
+        def update(learning_rate: float) -> None:
+            update_cvae(learning_rate)
+            update_adversary(speed * learning_rate)
+
+        return update
 
     def encode(self, x: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
@@ -143,9 +188,6 @@ class ConditionalVAE(Trainable):
     def _check_widths(self) -> None:
         """Refuse networks that do not take their inputs, or give another width."""
         parts = self.condition.encode(self.condition.example(1), self.kernels, self.dtype)
-        for name, d_in, d_out in (
-            ("encoder", self.data_dim, 2 * self.latent_dim),
-            ("decoder", self.latent_dim, self.likelihood.width(self.data_dim)),
-        ):
+        for name, (d_in, d_out) in self.widths.items():
             inputs = (self.kernels.xp.zeros((1, d_in), self.dtype), *parts)
             self._check_width(name, inputs, d_out, f"({d_in} columns, a condition of width {self.condition.width})")

@@ -13,6 +13,7 @@ from minicvae.checks import whole
 from minicvae.conditions import Classes, Condition, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
+from minicvae.models.adversarial import Adversary
 from minicvae.models.convolutional import condition_paths, convolutional, convolutional_strided
 from minicvae.objectives import ELBO, Objective
 
@@ -62,6 +63,8 @@ class Preset:
     condition: Condition = Classes(10)
     likelihood: Likelihood = Bernoulli()
     objective: Objective = ELBO()
+    discriminator_widths: Sequence[int] = ()
+    adversarial_weight: float = 10.0
     image_shape: Sequence[int] = (28, 28)
     networks: Callable[[Preset], tuple[Layer, Layer]] = concatenated
     epochs: int = 10
@@ -80,8 +83,9 @@ class Preset:
     def override(self, **overrides: Any) -> Preset:
         """The preset with other sizes.
 
-        latent_dim, encoder_widths, decoder_widths, condition, likelihood, objective, image_shape; and, for short,
-        beta and free_bits (of the objective) and classes (of a class condition).
+        latent_dim, encoder_widths, decoder_widths, condition, likelihood, objective, image_shape;
+        discriminator_widths (empty for no adversary) and adversarial_weight; and, for short, beta and free_bits (of
+        the objective) and classes (of a class condition).
 
         Raises
         ------
@@ -91,7 +95,7 @@ class Preset:
         for name in overrides:
             if name not in OVERRIDES:
                 raise TypeError(f"{name}: not an option of a preset; expected one of {', '.join(OVERRIDES)}")
-        for name in ("encoder_widths", "decoder_widths"):
+        for name in ("encoder_widths", "decoder_widths", "discriminator_widths"):
             _check_widths(name, overrides.get(name, getattr(self, name)))
         whole("latent_dim", overrides.get("latent_dim", self.latent_dim))
         objective = {k: overrides.pop(k) for k in ("beta", "free_bits") if k in overrides}
@@ -111,8 +115,21 @@ class Preset:
     def architecture(self) -> dict[str, Any]:
         """The networks and the rest of what a `ConditionalVAE` is made of."""
         encoder, decoder = self.networks(self)
-        same = ("condition", "latent_dim", "image_shape", "likelihood", "objective")
-        return {"encoder": encoder, "decoder": decoder, **{name: getattr(self, name) for name in same}}
+        same = {name: getattr(self, name) for name in ("condition", "latent_dim", "image_shape", "likelihood")}
+        return {
+            "encoder": encoder,
+            "decoder": decoder,
+            "objective": self.objective,
+            "adversary": self.adversary(),
+            **same,
+        }
+
+    def adversary(self) -> Adversary | None:
+        """[z, c] -> hidden layers -> a logit; None without hidden layers."""
+        if not self.discriminator_widths:
+            return None
+        discriminator = mlp([self.latent_dim + self.condition.width, *self.discriminator_widths, 1])
+        return Adversary(joined(self.condition, discriminator), self.adversarial_weight)
 
 
 def _check_widths(name: str, widths: Any) -> None:
@@ -179,6 +196,16 @@ PRESETS = {
             16,
             (256,),
             networks=apart,
+        ),
+        Preset(
+            "adversarial",
+            "latent2d with a discriminator that tells encoded z from the prior",
+            (512,),
+            2,
+            (512,),
+            discriminator_widths=(64, 64),
+            epochs=20,
+            batch_size=50,
         ),
         Preset(
             "conv",

@@ -108,6 +108,7 @@ TESTS = {
     },
     "minicvae/models/base": (*MODEL, "test_completion"),
     "minicvae/models/cvae": MODEL,
+    "minicvae/models/adversarial": ("models/test_adversarial",),
     "minicvae/models/quadrants": ("models/test_quadrants", "test_completion"),
     "minicvae/masks": ("test_masks",),
     "minicvae/evaluate": ("test_evaluate", "models/test_calls"),
