@@ -4,9 +4,10 @@ No function touches pyplot or Matplotlib's settings, so they work without a scre
 Images are drawn as ink on paper: white is 0, black is 1.
 """
 
+from minicvae.plots.control import asked_and_measured, crossed
 from minicvae.plots.curves import curves
-from minicvae.plots.dimensions import dimensions
-from minicvae.plots.figures import PALETTE, mosaic, save
+from minicvae.plots.dimensions import compared_dimensions, dimensions
+from minicvae.plots.figures import PALETTE, Panel, mosaic, save, sheet
 from minicvae.plots.gallery import draw_all
 from minicvae.plots.images import (
     generated,
@@ -20,6 +21,10 @@ from minicvae.plots.latent import manifold, posterior_means
 
 __all__ = [
     "PALETTE",
+    "Panel",
+    "asked_and_measured",
+    "compared_dimensions",
+    "crossed",
     "curves",
     "dimensions",
     "draw_all",
@@ -32,5 +37,6 @@ __all__ = [
     "reconstructions",
     "relabelled",
     "save",
+    "sheet",
     "walks",
 ]
