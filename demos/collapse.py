@@ -44,10 +44,11 @@ print(f"\n{table(header, rows, '<>>>>>>')}")
 print("KL, reconstruction and bound in nats per test image; KL, best epoch: the highest that an epoch's mean has been;")
 print("spread: how far apart generated images of a class lie, as a share of real ones\n")
 
-# %% Who is cured? Annealing up to 20 ends where the collapsed model is: while beta is low z is learnt, and as it rises
-# most of that is given up again (compare the two columns of the KL). It is a cure where beta 1 collapses at the start of
-# the training, not where the beta at its end is too high. Free bits take the pressure off whatever beta is, so z stays
-# in use, at a rate that they and not the data decide. What was wrong was the beta: with 1 the bound is best, and a model
-# that collapsed recovers when it comes down.
+# %% Who is cured?
+# Annealing up to 20 is not enough: while beta is low z is learnt, and as beta rises most of it is given up again (see
+# the two columns of the KL). It helps where a model collapses early in the training although its final beta is low
+# enough, not where the final beta is too high. Free bits keep every dimension in use whatever beta is, at a rate that
+# they set and not the data. The fault was the beta: with 1 the bound is best, and a collapsed model recovers when beta
+# comes down, later than one that never collapsed.
 plots.save(plots.compared_dimensions(diagnoses), options.out / "collapse.png")
 print(f"The picture is in {options.out}/: collapse.png")

@@ -10,7 +10,7 @@ from minicvae import plots
 from minicvae.cli.data import prepare
 from minicvae.cli.demo import demo_options
 
-options = demo_options(__doc__, "gaussian", epochs=2, full_epochs=10)
+options = demo_options(__doc__, "gaussian", epochs=4, full_epochs=10)
 data = prepare(options.data, limit=options.limit)
 out, names, test = options.out, data.names, data.test
 
