@@ -9,7 +9,7 @@ import numpy as np
 
 import minicvae as mc
 from minicvae import plots
-from minicvae.classifier import Classifier, digit_network
+from minicvae.classifier import trained_on
 from minicvae.cli.data import prepare
 from minicvae.cli.demo import demo_options
 from minicvae.datasets import ATTRIBUTES, attributes
@@ -58,9 +58,8 @@ rows = [
 ]
 print(table(["digit", *NAMES, "in order"], rows, "<>>>>"), "\n")
 
-# %% And the digit? A small classifier, trained here and now, says what it sees
-classifier = Classifier(digit_network(model.image_shape, digits))
-classifier.fit(data.train.x[:20_000], data.train.y[:20_000], epochs=2, learning_rate=2e-3, shift=2)
+# %% And the digit? A small classifier, trained here once and then kept, says what it sees
+classifier = trained_on(data.train.x[:20_000], data.train.y[:20_000], epochs=2)
 seen = classifier.accuracy(data.test.x, data.test.y), classifier.accuracy(images, digit)
 print("A classifier names {:.1%} of the test images as labelled, {:.1%} of the generated ones as asked\n".format(*seen))
 

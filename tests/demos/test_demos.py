@@ -15,6 +15,7 @@ PICTURES = {
     "digits_on_demand": [
         "even.png",
         "generated.png",
+        "generated_beta_4.png",
         "latent_sizes.png",
         "losses.png",
         "one_latent.png",
@@ -36,8 +37,8 @@ PICTURES = {
 }
 
 
-def run(name, *words):
-    environment = os.environ | {"PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1"}
+def run(name, cache, *words):
+    environment = os.environ | {"PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
     return subprocess.run(
         [sys.executable, DEMOS / f"{name}.py", *words], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -45,7 +46,7 @@ def run(name, *words):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_demo_runs_without_a_warning_and_leaves_its_pictures(name, tmp_path):
-    done = run(name, "--epochs", "1", "--limit", "300", "--out", tmp_path / "made")
+    done = run(name, tmp_path / "cache", "--epochs", "1", "--limit", "300", "--out", tmp_path / "made")
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(PICTURES[name])
 
