@@ -55,8 +55,8 @@ print("in order: thin < medium < thick, for the same latent and digit; digit see
 print(f"for (it names {classifier.accuracy(data.test.x, data.test.y):.1%} of the test images as labelled)\n")
 
 # %% The model with beta 4 in detail: which third of the training images does what came belong to?
-# It draws the digit that was asked for, but blurred, and a blurred stroke measures about half a pixel thicker: the order
-# is kept, the level is not. With beta 1 it is the other way round.
+# It draws the digit that was asked for, but blurred, and a blurred stroke measures about half a pixel thicker: the
+# order is kept, the level is not. With beta 1 it is the other way round.
 came = np.digitize(measured, edges)
 shares = [[name, *(f"{np.mean(came[grade == k] == j):.0%}" for j in range(3))] for k, name in enumerate(NAMES)]
 print(table(["asked for", *(f"came {name}" for name in NAMES)], shares, "<>>>"), "\n")
