@@ -132,6 +132,7 @@ def trained_on(
     x: np.ndarray,
     labels: np.ndarray,
     *,
+    epochs: int = EPOCHS,
     device: str = "cpu",
     cache: Path | None = None,
     announce: Callable[[], None] = lambda: None,
@@ -139,13 +140,14 @@ def trained_on(
     """The convolutional classifier of images x (n, h, w), uint8, with labels (n,).
 
     It is trained the first time, which takes minutes, and from then on read from a file under `cache` (by default the
-    user's cache folder) whose name is a hash of all that it depends on. announce: called where it has to be trained.
+    user's cache folder) whose name is a hash of all that it depends on. epochs: fewer are quicker and less accurate.
+    announce: called where it has to be trained.
 
     Raises ValueError if the file is damaged, OSError where it cannot be written.
     """
     classes = int(labels.max()) + 1
     classifier = Classifier(digit_network(x.shape[1:], classes), device=device)
-    content = hashlib.sha256(f"{EPOCHS} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode())
+    content = hashlib.sha256(f"{epochs} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode())
     content.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(labels, np.int64).tobytes())
     if cache is None:
         import platformdirs
@@ -157,7 +159,7 @@ def trained_on(
             classifier.parameters[name] = value
     else:
         announce()
-        classifier.fit(x, labels, epochs=EPOCHS, learning_rate=RATE, shift=SHIFT)
+        classifier.fit(x, labels, epochs=epochs, learning_rate=RATE, shift=SHIFT)
         k = classifier.kernels
         checkpoint.write(file, {}, ((name, k.to_numpy(value)) for name, value in classifier.parameters.items()))
     return classifier

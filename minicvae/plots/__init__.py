@@ -5,9 +5,10 @@ Images are drawn as ink on paper: white is 0, black is 1.
 """
 
 from minicvae.plots.completions import completions
+from minicvae.plots.control import asked_and_measured, crossed
 from minicvae.plots.curves import curves
-from minicvae.plots.dimensions import dimensions
-from minicvae.plots.figures import PALETTE, mosaic, save
+from minicvae.plots.dimensions import compared_dimensions, dimensions
+from minicvae.plots.figures import PALETTE, Panel, mosaic, save, sheet
 from minicvae.plots.gallery import draw_all
 from minicvae.plots.images import (
     generated,
@@ -22,7 +23,11 @@ from minicvae.plots.latent import manifold, posterior_means
 
 __all__ = [
     "PALETTE",
+    "Panel",
+    "asked_and_measured",
+    "compared_dimensions",
     "completions",
+    "crossed",
     "curves",
     "dimensions",
     "draw_all",
@@ -36,5 +41,6 @@ __all__ = [
     "reconstructions",
     "relabelled",
     "save",
+    "sheet",
     "walks",
 ]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from minicvae.diagnostics import ACTIVE, kl_by_dimension
+from minicvae.diagnostics import ACTIVE, Diagnosis, kl_by_dimension
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.plots.figures import DPI, PALETTE, TEXT, TITLE, Picture
 
-__all__ = ["dimensions"]
+__all__ = ["compared_dimensions", "dimensions"]
 
 
 def dimensions(model: ConditionalVAE, x: Any, c: Any) -> Figure:
@@ -24,11 +26,42 @@ def dimensions(model: ConditionalVAE, x: Any, c: Any) -> Figure:
     """
     mean, log_var = model.encode(x, c)
     kl, active = kl_by_dimension(mean, log_var), mean.var(axis=0) > ACTIVE
-    order = np.argsort(-kl, kind="stable")
     figure = Picture(figsize=(min(12, 3.5 + 0.3 * len(kl)), 3.6), dpi=DPI, layout="constrained")
     axes = figure.subplots()
+    _bars(axes, kl, active)
+    axes.set_title(_heading(kl, active), fontsize=TITLE)
+    return figure
+
+
+def compared_dimensions(diagnoses: Mapping[str, Diagnosis]) -> Figure:
+    """`dimensions` of several models by name, side by side on one scale.
+
+    Raises ValueError for no models.
+    """
+    if not diagnoses:
+        raise ValueError("diagnoses: expected at least one, got none")
+    columns = min(3, len(diagnoses))
+    rows = -(-len(diagnoses) // columns)
+    figure = Picture(figsize=(4.2 * columns, 3 * rows), dpi=DPI, layout="constrained")
+    figure.suptitle("KL of each dimension of z; pale where the dimension is not active", fontsize=TITLE)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, (name, found) in zip(panels, diagnoses.items(), strict=False):
+        _bars(axes, found.kl, found.active)
+        axes.set_title(f"{name}\n{_heading(found.kl, found.active)}", fontsize=TEXT)
+        axes.tick_params(labelleft=True)
+    for axes in panels[len(diagnoses) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _heading(kl: np.ndarray, active: np.ndarray) -> str:
+    return f"KL {kl.sum():.1f} nats; {active.sum()} of {len(kl)} dimensions active"
+
+
+def _bars(axes: Axes, kl: np.ndarray, active: np.ndarray) -> None:
+    """A bar for each dimension, the largest first; kl (l,) nats, active (l,) bool."""
+    order = np.argsort(-kl, kind="stable")
     axes.bar(np.arange(len(kl)), kl[order], color=[PALETTE[0] if active[j] else "0.8" for j in order])
-    axes.set_title(f"KL {kl.sum():.1f} nats; {active.sum()} of {len(kl)} dimensions active", fontsize=TITLE)
     axes.set_xlabel("dimension of z", fontsize=TEXT)
     axes.set_ylabel("nats per image", fontsize=TEXT)
     axes.set_xlim(-0.6, len(kl) - 0.4)
@@ -41,4 +74,3 @@ def dimensions(model: ConditionalVAE, x: Any, c: Any) -> Figure:
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure

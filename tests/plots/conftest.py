@@ -9,9 +9,15 @@ from minicvae.conditions import Classes, Parts, Vector
 N, SHAPE = 40, (6, 5)
 
 
-def tiny(condition, latent_dim=2):
+def _tiny(condition, latent_dim=2):
     sizes = {"encoder_widths": (8,), "decoder_widths": (8,), "image_shape": SHAPE, "latent_dim": latent_dim}
     return mc.build("mlp", seed=3, device="numpy", condition=condition, **sizes)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """tiny(condition, latent_dim=2): an untrained model."""
+    return _tiny
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +27,7 @@ def x():
 
 @pytest.fixture(scope="session")
 def by_class():
-    return tiny(Classes(3))
+    return _tiny(Classes(3))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,7 @@ def labels():
 
 @pytest.fixture(scope="session")
 def by_vector():
-    return tiny(Vector(4))
+    return _tiny(Vector(4))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +47,7 @@ def vectors():
 
 @pytest.fixture(scope="session")
 def by_parts():
-    return tiny(Parts({"digit": Classes(3), "style": Vector(1)}))
+    return _tiny(Parts({"digit": Classes(3), "style": Vector(1)}))
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +58,7 @@ def dicts(labels, vectors):
 @pytest.fixture(scope="session")
 def deep():
     """A latent of three dimensions."""
-    return tiny(Classes(3), latent_dim=3)
+    return _tiny(Classes(3), latent_dim=3)
 
 
 @pytest.fixture(scope="session")

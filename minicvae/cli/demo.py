@@ -1,0 +1,31 @@
+"""What every demo asks for on its command line: how long to train, on which images, and where the pictures go."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from minicvae.cli.parser import at_least
+
+__all__ = ["demo_options"]
+
+
+def demo_options(description: str, name: str, *, epochs: int, full_epochs: int, limit: int | None = None) -> Namespace:
+    """out, data, epochs, limit and full, from the command line; `out` is made where it is missing.
+
+    epochs, limit: of the short run; limit is None for all training images. full_epochs: of `--full`, which trains on
+    all images. What is not known is left alone, for a notebook has arguments of its own.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demos") / name, help="folder for the pictures")
+    parser.add_argument("--data", default="mnist", help="a data set by name, a folder of IDX files or an .npz file")
+    parser.add_argument("--full", action="store_true", help=f"the reference's protocol: {full_epochs} epochs")
+    parser.add_argument("--epochs", type=at_least(1), help=f"passes over the images (default: {epochs})")
+    parser.add_argument(
+        "--limit", type=at_least(1), help=f"train on the first N images only (default: {limit or 'all'})", metavar="N"
+    )
+    options, _ = parser.parse_known_args()
+    options.epochs = options.epochs or (full_epochs if options.full else epochs)
+    options.limit = options.limit or (None if options.full else limit)
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options

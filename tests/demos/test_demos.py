@@ -1,0 +1,56 @@
+"""Every demo runs in a tiny setting, as a user starts it: without a warning, and it leaves its pictures."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMOS = Path(__file__).parents[2] / "demos"
+PICTURES = {
+    "check_your_own_layer": ["mended.png", "wrong.png"],
+    "collapse": ["collapse.png"],
+    "convolutional": ["generated.png"],
+    "digits_on_demand": [
+        "even.png",
+        "generated.png",
+        "generated_beta_4.png",
+        "latent_sizes.png",
+        "losses.png",
+        "one_latent.png",
+        "style.png",
+        "ten_latents.png",
+    ],
+    "embedding": ["generated.png", "posterior_means.png"],
+    "gaussian": ["one_latent.png", "other_class.png", "posterior_means.png", "walks.png"],
+    "latent_space": [
+        "draw_a_five.png",
+        "manifold.png",
+        "one_class.png",
+        "posterior_means.png",
+        "reconstructions.png",
+        "walks.png",
+    ],
+    "pathways": ["mlp.png", "pathways.png"],
+    "two_conditions": ["digit_and_thickness.png", "slant.png"],
+}
+
+
+def run(name, cache, *words):
+    environment = os.environ | {"PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    return subprocess.run(
+        [sys.executable, DEMOS / f"{name}.py", *words], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_demo_runs_without_a_warning_and_leaves_its_pictures(name, tmp_path):
+    done = run(name, tmp_path / "cache", "--epochs", "1", "--limit", "300", "--out", tmp_path / "made")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(PICTURES[name])
+
+
+def test_every_demo_is_tested():
+    demos = {path.stem for path in DEMOS.glob("*.py")}
+    assert demos == set(PICTURES)
