@@ -27,15 +27,17 @@ from minicvae.tables import table
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path("runs/adversarial"), help="folder for the picture")
 parser.add_argument("--full", action="store_true", help="50,000 images and 20 epochs")
+parser.add_argument("--epochs", type=int, help="default: 5")
+parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only (default: 10,000)")
 parser.add_argument("--seed", type=int, default=0, help="of the weights, the noise and the order (default: 0)")
 args = parser.parse_known_args()[0]  # a notebook has arguments of its own
 args.out.mkdir(parents=True, exist_ok=True)
 
 train, _ = mc.datasets.load("mnist")
-images = 50_000 if args.full else 10_000
-epochs = 20 if args.full else 5
+images = args.limit or (50_000 if args.full else 10_000)
+epochs = args.epochs or (20 if args.full else 5)
 x, y = train.x[:images], train.y[:images]
-held = slice(50_000, 60_000 if args.full else 54_000)  # nothing is chosen on the test set
+held = slice(50_000, 50_000 + min(images, 10_000 if args.full else 4_000))  # nothing is chosen on the test set
 held_x, held_y = train.x[held], train.y[held]
 
 # %% The models

@@ -9,6 +9,7 @@ import pytest
 
 DEMOS = Path(__file__).parents[2] / "demos"
 PICTURES = {
+    "adversarial": ["latents.png"],
     "check_your_own_layer": ["mended.png", "wrong.png"],
     "collapse": ["collapse.png"],
     "convolutional": ["generated.png"],
@@ -33,6 +34,7 @@ PICTURES = {
         "walks.png",
     ],
     "pathways": ["mlp.png", "pathways.png"],
+    "quadrants": [*(f"quadrants-{k}.{suffix}" for k in (1, 2, 3) for suffix in ("png", "safetensors")), "table.txt"],
     "two_conditions": ["digit_and_thickness.png", "slant.png"],
 }
 
@@ -45,7 +47,7 @@ def run(name, cache, *words):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_demo_runs_without_a_warning_and_leaves_its_pictures(name, tmp_path):
+def test_a_demo_runs_without_a_warning_and_leaves_its_files(name, tmp_path):
     done = run(name, tmp_path / "cache", "--epochs", "1", "--limit", "300", "--out", tmp_path / "made")
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(PICTURES[name])
