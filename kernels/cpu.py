@@ -1,7 +1,8 @@
 """The `cpu` device: BLAS products with compiled loops around them (`compiled.py`).
 
-Within a loop of steps the work is shared out by rows (`team.py`): those of the examples, so that what a core computes
-is in its cache when the next kernel asks for it, and those of the weights for their gradients.
+Dense layers leave it to BLAS to share their products out to the cores. A model of images shares out all of its work
+itself, by rows (`team.py`): those of the examples, so that what a core computes is in its cache when the next kernel
+asks for it, and those of the weights for their gradients.
 """
 
 from __future__ import annotations
@@ -51,13 +52,11 @@ class Cpu(CpuImages):
 
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
-        if not self.workspace.active:
-            self.blas.hold()
         self.workspace.begin()
 
     def end_steps(self) -> None:
         """Arrays that kernels return from here on belong to the caller for good."""
-        if self.workspace.active:
+        if self.workspace.shares:
             self.blas.release()
         self.workspace.end()
 
@@ -65,9 +64,16 @@ class Cpu(CpuImages):
         """An uninitialised array, from the workspace inside a training loop."""
         return self.workspace.empty(shape, dtype)
 
-    def share(self, work: Work, length: int, numbers: int, products: int = 0) -> None:
-        """work(start, stop) over `range(length)`, by the team where so many numbers and multiply-adds are worth it."""
-        if numbers * PER_NUMBER + products > WORTH_SHARING and self.workspace.active:
+    def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
+        """work(start, stop) over `range(length)`, by the team where so many numbers and multiply-adds are worth it.
+
+        begin: this work is worth a team of its own, which from here to the end of the loop of steps shares everything;
+        BLAS then keeps to one thread. Until then BLAS shares its products out by itself.
+        """
+        if begin and self.workspace.active and not self.workspace.shares:
+            self.blas.hold()
+            self.workspace.shares = True
+        if numbers * PER_NUMBER + products > WORTH_SHARING and self.workspace.shares:
             self.team.share(work, length)
         else:
             work(0, length)

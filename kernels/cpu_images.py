@@ -68,8 +68,8 @@ class CpuImages(Reference):
         """Memory for a result."""
         raise NotImplementedError
 
-    def share(self, work: Work, length: int, numbers: int, products: int = 0) -> None:
-        """work(start, stop) over `range(length)`."""
+    def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
+        """work(start, stop) over `range(length)`; begin: from here on by a team."""
         raise NotImplementedError
 
     def conv2d(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
@@ -88,7 +88,7 @@ class CpuImages(Reference):
                 np.matmul(P, W_2d, out=y_2d)
                 _finish(y_2d, b, activation)
 
-        self.share(some, len(x), len(x) * rows * depth, len(x) * rows * W.size)
+        self.share(some, len(x), len(x) * rows * depth, len(x) * rows * W.size, begin=True)
         return y
 
     def conv2d_backward(
@@ -127,7 +127,7 @@ class CpuImages(Reference):
                     (np.matmul if c_out > 1 else np.multiply)(g, W_2d.T, out=P)
                     form.add(P, dx[block])
 
-        self.share(some, len(x), len(x) * rows * depth, 2 * len(x) * rows * W.size)
+        self.share(some, len(x), len(x) * rows * depth, 2 * len(x) * rows * W.size, begin=True)
         _write(sums, dW, db, accumulate)
         return dx
 
@@ -149,7 +149,7 @@ class CpuImages(Reference):
                 form.add(P, y[block])
                 _finish(y[block].reshape(-1, W.shape[2]), b, activation)
 
-        self.share(some, n, n * rows * depth, n * rows * W.size)
+        self.share(some, n, n * rows * depth, n * rows * W.size, begin=True)
         return y
 
     def conv2d_transpose_backward(
@@ -187,7 +187,7 @@ class CpuImages(Reference):
                 if dx is not None:
                     np.matmul(P, W_2d, out=dx[block].reshape(-1, c_in))
 
-        self.share(some, n, n * rows * depth, 2 * n * rows * W.size)
+        self.share(some, n, n * rows * depth, 2 * n * rows * W.size, begin=True)
         _write(sums, dW, db, accumulate)
         return dx
 
