@@ -25,7 +25,7 @@ from minicvae.randomness import Purpose, generator, standard_normal
 from minicvae.tables import table
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path("runs/adversarial"), help="folder for the picture")
+parser.add_argument("--out", type=Path, default=Path("runs/demos/adversarial"), help="folder for the picture")
 parser.add_argument("--full", action="store_true", help="50,000 images and 20 epochs")
 parser.add_argument("--epochs", type=int, help="default: 5")
 parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only (default: 10,000)")

@@ -27,7 +27,7 @@ parser.add_argument("--alpha", type=float, default=1.0, help="1: the CVAE (defau
 parser.add_argument("--seed", type=int, default=0, help="of weights, shuffles and noise (default: 0)")
 parser.add_argument("--epochs", type=int, help="default: 6, the baseline 4")
 parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only (default: 10,000)")
-parser.add_argument("--out", type=Path, default=Path("runs/quadrants"), help="folder for table, pictures and models")
+parser.add_argument("--out", type=Path, default=Path("runs/demos/quadrants"), help="folder for the results")
 args = parser.parse_known_args()[0]  # a notebook has arguments of its own
 args.out.mkdir(parents=True, exist_ok=True)
 
