@@ -4,6 +4,7 @@
 
 BY_REASON: dict[str, tuple[str, ...]] = {
     "at the limit itself both ways give the same number": (
+        "minicvae.kernels.compiled_images:max_pool: largest[k] = largest[k] if largest[k] >= pixel[k] or largest[k] != largest[k] else pixel[k] -> largest[k] = largest[k] if largest[k] > pixel[k] or largest[k] != largest[k] else pixel[k]",
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h >= 0, h, xp.expm1(xp.minimum(h, 0)))",
         "minicvae.kernels.reference:Reference.activation_slope: return xp.where(y > 0, xp.ones_like(y), y + 1) -> return xp.where(y >= 0, xp.ones_like(y), y + 1)",
         "minicvae.kernels.reference:Reference.sigmoid: return xp.where(h >= 0, 1 / (1 + t), t / (1 + t)) -> return xp.where(h > 0, 1 / (1 + t), t / (1 + t))",
@@ -22,11 +23,15 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
     ),
     "map ends with the shortest of its arguments, which has two": (
+        "minicvae.kernels.cpu_images:CpuImages.conv2d: form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding) -> form = _Geometry.of(x.shape[1:4], x.shape[3], W.shape[:2], stride, padding)",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_backward: form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding) -> form = _Geometry.of(x.shape[1:4], x.shape[3], W.shape[:2], stride, padding)",
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
     ),
     "NumPy takes any size below zero for the one to be found": (
+        "minicvae.kernels.cpu_images:CpuImages.conv2d: W_2d = np.ascontiguousarray(W).reshape(depth, -1) -> W_2d = np.ascontiguousarray(W).reshape(depth, -2)",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d: y_2d = y[block].reshape(-1, W.shape[3]) -> y_2d = y[block].reshape(-2, W.shape[3])",
         "minicvae.layers.planes:FlattenPlanes.forward: return (x.transpose(0, 3, 1, 2).reshape(n, -1), backward) -> return (x.transpose(0, 3, 1, 2).reshape(n, -2), backward)",
     ),
     "one copy of a batch is the batch: the condition only spares the copying": (
@@ -37,7 +42,27 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
     ),
     "a block of another size is faster or slower, and the same in the end": (
+        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK, 1)",
+        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = 1",
+        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // (prod(self.shape) * itemsize), 2)",
+        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // prod(self.shape), 1)",
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // itemsize, 1)",
+    ),
+    "what the quick way leaves out, the general way does": (
+        "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
+        "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run < w * c:",
+        "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first >= 1 and first + run <= w * c:",
+        "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run <= w:",
+        "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run <= c:",
+        "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
+        "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run < w * c:",
+        "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first >= 1 and first + run <= w * c:",
+        "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run <= w:",
+        "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run <= c:",
+    ),
+    "only the first numbers of the slice are read": (
+        "minicvae.kernels.compiled_images:windows: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
+        "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
     "any number below zero says that no step runs": (
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
