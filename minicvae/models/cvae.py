@@ -143,7 +143,6 @@ class ConditionalVAE(Trainable):
     def encode(self, x: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """The posterior q(z|x,c): mean and log_var, each (n, latent_dim). Raises as `fit` does for wrong x or c."""
         images, parts = self.check_data(x, c)
-
         pixels = self.kernels.array(images)
 
         def run(rows: slice) -> np.ndarray:

@@ -57,11 +57,16 @@ class Completing(Trainable):
         images = check_images(x, self.image_shape, x_name)
         return images, (self.kernels.array(check_hidden(c, len(images), self.image_shape, c_name)),)
 
-    def _batch(self, images: np.ndarray, parts: tuple[Part, ...], rows: slice) -> tuple[Array, Array]:
-        """x and hidden of some rows, (n, d) each, on the device."""
+    def _on_device(self, x: Any, hidden: Any) -> tuple[Array, tuple[Part, ...]]:
+        """What users hand in, checked, and copied to the device once for all batches."""
+        images, parts = self.check_data(x, hidden)
+        return self.kernels.array(images), parts
+
+    def _batch(self, images: Array, parts: tuple[Part, ...], rows: slice) -> tuple[Array, Array]:
+        """x and hidden of some rows, (n, d) each; images (N, d) and parts on the device."""
         index = self.kernels.array(np.arange(rows.start, rows.stop))
         (hidden,) = conditions.select(parts, rows)
-        return self.kernels.gather(self.kernels.array(images), index, self.dtype), hidden
+        return self.kernels.gather(images, index, self.dtype), hidden
 
 
 class Baseline(Completing):
@@ -115,7 +120,7 @@ class Baseline(Completing):
 
     def complete(self, x: Any, hidden: Any) -> np.ndarray:
         """The images with the guess in place of what is hidden, (n, *image_shape); hidden pixels of x are not read."""
-        images, parts = self.check_data(x, hidden)
+        images, parts = self._on_device(x, hidden)
         filled = self._in_batches(len(images), lambda rows: self.fill(*self._batch(images, parts, rows)))
         return as_rows(filled, self.image_shape)
 
@@ -252,7 +257,7 @@ class ImageConditionedVAE(Completing):
 
         Hidden pixels of x are not read. Raises as `fit` does for a wrong x or hidden, ValueError for samples below 1.
         """
-        images, parts = self.check_data(x, hidden)
+        images, parts = self._on_device(x, hidden)
         k = self.kernels
 
         def run(rows: slice, s: int) -> Array:
@@ -283,7 +288,7 @@ class ImageConditionedVAE(Completing):
         if estimator not in ESTIMATORS:
             raise ValueError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
         whole("samples", samples)
-        images, parts = self.check_data(x, hidden)
+        images, parts = self._on_device(x, hidden)
         k = self.kernels
         add, nothing = (np.add, 0.0) if estimator == "bound" else (np.logaddexp, -np.inf)
 
