@@ -115,7 +115,7 @@ TESTS = {
     "minicvae/initializers": ("test_initializers", "layers/test_convolution"),
     "minicvae/schedules": ("test_schedules", "test_training"),
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
-    "kernels/compiled": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference"),
+    "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution"),
     "kernels/cpu_images": ("kernels/test_cpu_images", "kernels/test_convolution", "layers/test_pooling"),
