@@ -80,6 +80,7 @@ class Target:
 
 
 MODEL = ("models/test_cvae", "models/test_calls", "test_training", "test_training_errors", "test_model")
+CHECKER = ("check", "conduct", "kinks", "differences", "adapters")
 TESTS = {
     "kernels/reference": (
         "kernels/test_reference",
@@ -130,8 +131,24 @@ TESTS = {
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution"),
     "kernels/cpu_images": ("kernels/test_cpu_images", "kernels/test_convolution", "layers/test_pooling"),
+    "kernels/team": ("kernels/test_team",),
+    "kernels/vector_math": ("kernels/test_vector_math",),
     "minicvae/classifier": ("test_classifier",),
     "minicvae/diagnostics": ("test_diagnostics",),
+    "minicvae/datasets/measures": ("datasets/test_measures",),
+    "minicvae/models/convolutional": ("models/test_convolutional", "models/test_presets"),
+    **{
+        f"minicvae/gradcheck/{name}": tuple(f"gradcheck/test_{test}" for test in (*first, *CHECKER))
+        for name, *first in (
+            ("differences", "differences", "kinks"),
+            ("comparison", "check", "kinks"),
+            ("check", "check", "conduct"),
+            ("subject", "conduct", "check"),
+            ("rounding", "rounding"),
+            ("adapters", "adapters"),
+            ("report", "report"),
+        )
+    },
 }
 FAST = {f"kernels/{name}.py" for name in ("compiled", "compiled_images", "cpu", "cpu_images", "workspace")}
 TARGETS = [

@@ -165,11 +165,12 @@ def _replacements(statement: ast.stmt) -> Iterator[tuple[ast.AST, ast.AST]]:
         yield statement, ast.Pass()
     expressions = list(_own_expressions(statement))
     calls = [node for node in expressions if isinstance(node, ast.Call)]
-    spared: list[ast.AST] = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "axis"]
+    axes = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "axis"]
+    spared: list[ast.AST] = [axis for axis in axes if not isinstance(axis, ast.Constant)]
     spared += [call.args[1] for call in calls if _name(call) == "isinstance"]
     spared += [node for call in calls if _name(call) == "share" for cost in call.args[2:] for node in ast.walk(cost)]
     for node in expressions:
-        if node in spared and not isinstance(node, ast.Constant):
+        if node in spared:
             continue
         for replacement in _of_expression(node):
             yield node, replacement
