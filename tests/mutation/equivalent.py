@@ -29,6 +29,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
         "minicvae.kernels.cpu_images:CpuImages.max_pool: form = _Geometry.of(x.shape[1:3], x.shape[3], pool, stride, 'valid') -> form = _Geometry.of(x.shape[1:4], x.shape[3], pool, stride, 'valid')",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_transpose: h, w = map(transposed_size, places, W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, places, W.shape[:3], stride, repeat(padding))",
     ),
     "one copy of a batch is the batch: the condition only spares the copying": (
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
@@ -43,6 +44,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // (prod(self.shape) * itemsize), 2)",
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // prod(self.shape), 1)",
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // itemsize, 1)",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 10):",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), BATCH):",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 11 * BATCH):",
     ),
     "what the quick way leaves out, the general way does": (
         "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
@@ -79,6 +83,24 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "a name of another length is as good": (
         "minicvae.classifier:trained_on: file = cache / f'classifier-{content.hexdigest()[:16]}.safetensors' -> file = cache / f'classifier-{content.hexdigest()[:17]}.safetensors'",
+    ),
+    "other random numbers are as good": (
+        "minicvae.diagnostics:label_probe: fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=1).permutation(len(z)), 2) -> fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(z)), 2)",
+        "minicvae.diagnostics:diagnose: some = generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(images))[:NEIGHBOURS] -> some = generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(images))[:NEIGHBOURS]",
+        "minicvae.diagnostics:diagnose: fewer = seen[generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(seen))[:count]] -> fewer = seen[generator(seed, Purpose.DIAGNOSE, step=4).permutation(len(seen))[:count]]",
+    ),
+    "the noise is as likely with the other sign": (
+        "minicvae.diagnostics:label_probe: z = mean + np.exp(log_var / 2) * noise -> z = mean - np.exp(log_var / 2) * noise",
+    ),
+    "a class that never occurs is never named": (
+        "minicvae.diagnostics:label_probe: probe = Classifier(Dense(z.shape[1], int(labels.max()) + 1), dtype='float64', device='numpy', seed=seed) -> probe = Classifier(Dense(z.shape[1], int(labels.max()) + 2), dtype='float64', device='numpy', seed=seed)",
+    ),
+    "the problem is convex: so many epochs find its minimum, one more or other steps find it too": (
+        "minicvae.diagnostics:label_probe: probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=0.02, seed=seed) -> probe.fit(z[fitted], labels[fitted], epochs=21, learning_rate=0.02, seed=seed)",
+        "minicvae.diagnostics:label_probe: probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=0.02, seed=seed) -> probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=1.02, seed=seed)",
+    ),
+    "of two images that are equally near either is the nearest": (
+        "minicvae.diagnostics:nearest: closer = distances[np.arange(len(images)), best] < least -> closer = distances[np.arange(len(images)), best] <= least",
     ),
 }
 
