@@ -34,6 +34,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "one copy of a batch is the batch: the condition only spares the copying": (
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s >= 1 else x)",
+        "minicvae.models.quadrants:ImageConditionedVAE._score: if s > 1: -> if s >= 1:",
     ),
     "there is nothing left for one chunk more": (
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
@@ -101,6 +102,20 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "of two images that are equally near either is the nearest": (
         "minicvae.diagnostics:nearest: closer = distances[np.arange(len(images)), best] < least -> closer = distances[np.arange(len(images)), best] <= least",
+    ),
+    "it is weighed by zero": (
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None) -> bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(1, 0, 0), None)",
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None) -> bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 1, 0), None)",
+    ),
+    "the mean of zeros is zero, of however many": (
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None) -> nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((2, 1)), None)",
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None) -> nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 2)), None)",
+    ),
+    "every sample of every example weighs the same, in whatever order": (
+        "minicvae.models.quadrants:ImageConditionedVAE._decoded: return (nll.reshape(s, n), backward) -> return (nll.reshape(n, s), backward)",
+    ),
+    "a gradient that nobody reads costs time only": (
+        "minicvae.models.quadrants:ImageConditionedVAE._decoded: dz = generation_backward(dlogits, need_dx=[True, False] if self.view else True) -> dz = generation_backward(dlogits, need_dx=True)",
     ),
 }
 
