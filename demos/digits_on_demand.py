@@ -67,16 +67,18 @@ plots.save(
 
 # %% The model with 16: a column for each class; its losses
 model, history = models["latent 16"]
+obedient, _ = models["latent 16, beta 4"]
 plots.save(plots.generated(model, names=names), out / "generated.png")
-plots.save(plots.generated(models["latent 16, beta 4"][0], names=names), out / "generated_beta_4.png")
+plots.save(plots.generated(obedient, names=names), out / "generated_beta_4.png")
 plots.save(plots.curves(history), out / "losses.png")
 
 # %% What the latent says: one under ten labels. What the label says: ten latents under it
-plots.save(plots.one_latent(model, names=names), out / "one_latent.png")
-plots.save(plots.many_latents(model, 3, count=10, names=names), out / "ten_latents.png")
+plots.save(plots.one_latent(obedient, names=names), out / "one_latent.png")
+plots.save(plots.many_latents(obedient, 3, count=10, names=names), out / "ten_latents.png")
 
-# %% Style carried over: the latent of one image under all labels
-plots.save(plots.relabelled(model, test.x, test.y, names=names), out / "style.png")
+# %% Style carried over: the latent of one image under all labels. With beta 1 the image's own digit comes through
+plots.save(plots.relabelled(obedient, test.x, test.y, names=names), out / "style.png")
+plots.save(plots.relabelled(model, test.x, test.y, names=names), out / "style_beta_1.png")
 
 # %% Only even digits: asked for an odd one, the model draws what it knows under weights that were never trained
 even = prepare(options.data, limit=options.limit, only_classes=[str(k) for k in range(0, len(names), 2)])
