@@ -82,10 +82,10 @@ plots.save(plots.relabelled(model, test.x, test.y, names=names), out / "style_be
 
 # %% Only even digits: asked for an odd one, the model draws what it knows under weights that were never trained
 even = prepare(options.data, limit=options.limit, only_classes=[str(k) for k in range(0, len(names), 2)])
-evens, _ = trained(even, 16)
+evens, _ = trained(even, 16, beta=4.0)
 for part, title in ((slice(0, None, 2), "seen"), (slice(1, None, 2), "never seen")):
     asked = np.arange(len(names))[part]
     losses = evens.evaluate(test.x[np.isin(test.y, asked)], test.y[np.isin(test.y, asked)])
-    print(f"Classes {title}: test loss {losses['loss']:.1f} nats")
+    print(f"Classes {title}: reconstruction + KL {losses['reconstruction'] + losses['kl']:.1f} nats per test image")
 plots.save(plots.generated(evens, rows=5, names=even.names), out / "even.png")  # in brackets: not in use
 print(f"\nThe pictures are in {out}/")
