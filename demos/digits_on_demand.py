@@ -10,7 +10,7 @@ import numpy as np
 
 import minicvae as mc
 from minicvae import plots
-from minicvae.classifier import trained_on
+from minicvae.classifier import EPOCHS, trained_on
 from minicvae.cli.data import prepare
 from minicvae.cli.demo import demo_options
 from minicvae.diagnostics import diagnose
@@ -36,7 +36,8 @@ models = {title: trained(data, *chosen) for title, chosen in settings.items()}
 # %% Side by side: 2 are too few, and the rest is blurred; 64 say no more than 16, and take longer to learn
 # Where z has room it says something about the digit too, and a z that is drawn at random then contradicts the label.
 # A higher beta leaves only what pays: a worse bound, and digits that obey.
-classifier = trained_on(data.train.x[:20_000], data.train.y[:20_000], epochs=2)
+few, passes = (None, EPOCHS) if options.full else (20_000, 2)
+classifier = trained_on(data.train.x[:few], data.train.y[:few], epochs=passes)
 rows, panels, shown = [], [], np.tile(np.arange(len(names)), 3)
 for title, (model, _) in models.items():
     found = diagnose(model, test.x[:2000], test.y[:2000], classifier=classifier)
