@@ -143,7 +143,7 @@ edge = np.sqrt(-2 * np.log(0.05))  # |z|² / 2 is exponentially distributed wher
 for axes_of_side, side in zip(figure.subplots(2, 10, sharex=True, sharey=True), sides, strict=True):
     for label, axes in enumerate(axes_of_side):
         z = latents[side][held_y == label]
-        axes.scatter(*z.T, s=2, alpha=0.4, color=f"C{label}", linewidths=0)
+        axes.scatter(*z.T, s=2, alpha=0.4, color=mc.plots.PALETTE[label], linewidths=0)
         axes.add_patch(Circle((0, 0), edge, fill=False, linewidth=1))
         inside = (np.hypot(*z.T) < edge).mean()
         axes.set_title(f"{label}: {inside:.0%} inside", fontsize=9)

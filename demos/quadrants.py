@@ -25,7 +25,7 @@ parser.add_argument("--finish", action="store_true", help="go on at a tenth of t
 parser.add_argument("--view", action="store_true", help="let the generation net see the visible pixels too")
 parser.add_argument("--alpha", type=float, default=1.0, help="1: the CVAE (default); 0: GSNN; between: the hybrid")
 parser.add_argument("--seed", type=int, default=0, help="of weights, shuffles and noise (default: 0)")
-parser.add_argument("--epochs", type=int, help="default: 6, the baseline 4")
+parser.add_argument("--epochs", type=int, help="at most; default: 6, the baseline 4; --full: 50")
 parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only (default: 10,000)")
 parser.add_argument("--out", type=Path, default=Path("runs/demos/quadrants"), help="folder for the results")
 args = parser.parse_known_args()[0]  # a notebook has arguments of its own
@@ -33,12 +33,10 @@ args.out.mkdir(parents=True, exist_ok=True)
 
 train, test = mc.datasets.load("mnist")
 train, held_out = train.hold_out(10_000)
-images, validation, test_images = train.x, held_out.x, test.x
-baseline_epochs, epochs, samples = 50, 50, 100
-if not args.full:
-    few = args.limit or 10_000
-    images, validation, test_images = images[:few], validation[: few // 10], test_images[: few // 10]
-    baseline_epochs, epochs, samples = args.epochs or 4, args.epochs or 6, 20
+few = args.limit or (len(train) if args.full else 10_000)
+images, validation, test_images = train.x[:few], held_out.x[: few // 5], test.x[: few // 5]
+baseline_epochs, epochs, samples = (50, 50, 100) if args.full else (4, 6, 20)
+baseline_epochs, epochs = args.epochs or baseline_epochs, args.epochs or epochs
 
 
 # %% Two models for each task: first the baseline net, then the CVAE on top of it

@@ -21,7 +21,7 @@ from minicvae.optimizers import Adam
 from minicvae.randomness import Purpose, generator
 from minicvae.schedules import Cosine
 
-__all__ = ["Classifier", "digit_network", "trained_on"]
+__all__ = ["EPOCHS", "Classifier", "digit_network", "trained_on"]
 
 # How the classifier of images is trained; chosen on MNIST's last 10,000 training images, of which it names 99.3%.
 EPOCHS, RATE, SHIFT = 10, 2e-3, 2

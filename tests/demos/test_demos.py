@@ -21,6 +21,7 @@ PICTURES = {
         "losses.png",
         "one_latent.png",
         "style.png",
+        "style_beta_1.png",
         "ten_latents.png",
     ],
     "embedding": ["generated.png", "posterior_means.png"],
