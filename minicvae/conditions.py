@@ -217,7 +217,15 @@ def groups(parts: tuple[Part, ...], kernels: Reference) -> np.ndarray:
 
 def repeat(parts: tuple[Part, ...], times: int) -> tuple[Part, ...]:
     """The encoded condition `times` over, one whole copy after the other."""
-    return select(parts, list(range(count(parts))) * times) if times > 1 else parts
+
+    def again(a: Array) -> Array:  # by methods that the arrays of every device have
+        return a[None].repeat(times, axis=0).reshape(times * len(a), *a.shape[1:])
+
+    if times == 1:
+        return parts
+    return tuple(
+        OneHot(again(part.labels), part.classes) if isinstance(part, OneHot) else again(part) for part in parts
+    )
 
 
 def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:

@@ -1,0 +1,248 @@
+"""The `cuda` device: CUDA kernels around cuBLAS's products, on CuPy arrays.
+
+The kernels stand in the `.cu` files beside this one; what they do not do faster, the reference does on CuPy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minicvae.kernels.cuda.images import CudaImages
+from minicvae.kernels.cuda.launch import Launcher, blocks
+from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
+
+__all__ = ["Cuda"]
+
+INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
+
+
+def _cupy() -> Any:
+    """CuPy, or the reason why it cannot be had."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(f"device 'cuda': CuPy is not installed; {INSTALL}, or use device='cpu'") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"device 'cuda': no working NVIDIA driver ({error}); use device='cpu'") from error
+    if count == 0:
+        raise RuntimeError("device 'cuda': CuPy finds no NVIDIA GPU; use device='cpu'")
+    return cupy
+
+
+def _summing(d: int) -> int:
+    """The threads of a block that sums over d numbers: a power of two from 32 to 256."""
+    return min(256, max(32, 1 << (d - 1).bit_length()))
+
+
+class Cuda(CudaImages):
+    """The kernels that are worth more than CuPy's expressions; the reference does the rest.
+
+    Those for images stand in `images.py`, with what both need of bias, activation and rows.
+    """
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__(_cupy())
+        self.launch = Launcher(self.xp)
+
+    def to_numpy(self, values: Array) -> np.ndarray:
+        """`values` copied from the GPU."""
+        return self.xp.asnumpy(values)
+
+    def gather(self, images: Array, index: Array, dtype: Any) -> Array:
+        """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
+        if images.dtype not in (np.uint8, np.dtype(dtype)):
+            return super().gather(images, index, dtype)
+        kernel = "gather_pixels" if images.dtype == np.uint8 else "gather_rows"
+        return self.rows_of(self.whole(images), index, dtype, kernel)
+
+    def rows_of(self, table: Array, index: Array, dtype: Any, kernel: str = "gather_rows") -> Array:
+        """table[index], (n, d), by a kernel that may scale it."""
+        d = table.shape[1]
+        x = self.xp.empty((len(index), d), dtype)
+        self.launch(kernel, dtype, blocks(x.size), table, self.whole(index), x, d, x.size)
+        return x
+
+    # Networks
+
+    def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
+        """The float parts by cuBLAS, then the gathered rows, the bias and the activation in one pass."""
+        product, gathered = None, []
+        for part, rows in row_blocks(parts):
+            if isinstance(part, OneHot):
+                gathered.append((W[rows], self.whole(part.labels)))
+            else:
+                product = part @ W[rows] if product is None else product + part @ W[rows]
+        if product is None:
+            product = self.xp.zeros((len(gathered[0][1]), len(b)), W.dtype)
+        for W_p, labels in gathered[:-1]:
+            self.launch("add_rows", W.dtype, blocks(product.size), W_p, labels, product, len(b), product.size)
+        return self.bias_activate(product, b, activation, *(gathered[-1] if gathered else ()))
+
+    def dense_backward(
+        self,
+        dy: Array,
+        parts: Sequence[Part],
+        y: Array,
+        W: Array,
+        activation: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: Sequence[bool],
+    ) -> tuple[Array | None, ...]:
+        """The slope and db in one pass, then the products by cuBLAS, and the labels' rows of dW in another."""
+        g = self.slope_times(dy, y, activation, db, accumulate)
+        dparts: list[Array | None] = []
+        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
+            if isinstance(part, OneHot):
+                self._scatter(g, part.labels, dW[rows], accumulate)
+                dparts.append(None)
+            else:
+                self.product(part.T, g, dW[rows], accumulate)
+                dparts.append(g @ W[rows].T if need else None)
+        return tuple(dparts)
+
+    def embedding(self, E: Array, labels: Array) -> Array:
+        """y = E[labels]."""
+        return self.rows_of(E, labels, E.dtype)
+
+    def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
+        """dE_k = Σ over {n: labels_n = k} of dy_n, a thread for each number of dE."""
+        self._scatter(self.whole(dy), labels, dE, accumulate)
+
+    def _scatter(self, g: Array, labels: Array, dE: Array, accumulate: bool) -> None:
+        shape = len(g), g.shape[1], dE.size
+        self.launch("scatter_rows", g.dtype, blocks(dE.size), g, self.whole(labels), dE, *shape, accumulate)
+
+    def scale_rows(self, rows: Array, scale: Array) -> Array:
+        """y_nd = scale_n rows_nd."""
+        y, d = self.xp.empty(rows.shape, rows.dtype), rows.shape[1]
+        self.launch("scale_rows", y.dtype, blocks(y.size), self.whole(rows), self.whole(scale), y, d, y.size)
+        return y
+
+    # The Gaussian posterior
+
+    def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:
+        """z = mean + exp(log_var / 2) ⊙ eps, in one pass."""
+        z, l = self.xp.empty(eps.shape, mean.dtype), mean.shape[1]
+        rows = *self.rows(mean), *self.rows(log_var)
+        self.launch("reparameterise", z.dtype, blocks(z.size), *rows, self.whole(eps), z, l, mean.size, z.size)
+        return z
+
+    def reparameterise_backward(self, dz: Array, log_var: Array, eps: Array) -> tuple[Array, Array]:
+        """dmean and dlog_var in one pass over dz and eps."""
+        dmean, dlog_var = self._like(log_var, 2)
+        given = self.whole(dz), *self.rows(log_var), self.whole(eps)
+        shape = log_var.shape[1], log_var.size, len(dz)
+        self.launch("reparameterise_backward", dz.dtype, blocks(dmean.size), *given, dmean, dlog_var, *shape)
+        return dmean, dlog_var
+
+    def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
+        """The KL and its derivative by log_var in one pass; that by mean is mean."""
+        kl, dlog_var = self._like(mean, 2)
+        given = *self.rows(mean), *self.rows(log_var)
+        self.launch("kl_standard", kl.dtype, blocks(kl.size), *given, kl, dlog_var, mean.shape[1], kl.size)
+        return kl, mean, dlog_var
+
+    def kl_diagonal(
+        self, mean: Array, log_var: Array, prior_mean: Array, prior_log_var: Array
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """The KL and its four derivatives in one pass."""
+        results = self._like(mean, 5)
+        given = [x for a in (mean, log_var, prior_mean, prior_log_var) for x in self.rows(a)]
+        self.launch("kl_diagonal", mean.dtype, blocks(mean.size), *given, *results, mean.shape[1], mean.size)
+        kl, dmean, dlog_var, dprior_mean, dprior_log_var = results
+        return kl, dmean, dlog_var, dprior_mean, dprior_log_var
+
+    def log_ratio(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """The ratio of each sample and its derivatives in one pass."""
+        ratio, dmean, dlog_var = self._like(eps, 3)
+        given = *self.rows(mean), *self.rows(log_var), self.whole(eps)
+        shape = mean.shape[1], mean.size, ratio.size
+        self.launch("log_ratio", ratio.dtype, blocks(ratio.size), *given, ratio, dmean, dlog_var, *shape)
+        return ratio, dmean, dlog_var
+
+    def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """The means over the samples in one pass."""
+        kl, dmean, dlog_var = self._like(mean, 3)
+        given = *self.rows(mean), *self.rows(log_var), self.whole(eps)
+        shape = mean.shape[1], kl.size, len(eps)
+        self.launch("kl_monte_carlo", kl.dtype, blocks(kl.size), *given, kl, dmean, dlog_var, *shape)
+        return kl, dmean, dlog_var
+
+    def log_mean_exp(self, log_w: Array) -> tuple[Array, Array]:
+        """The bound of each example and the weights of its samples, in one launch."""
+        samples, n = log_w.shape
+        bound, weights = self.xp.empty(n, log_w.dtype), self.xp.empty(log_w.shape, log_w.dtype)
+        self.launch("log_mean_exp", log_w.dtype, blocks(n), self.whole(log_w), bound, weights, n, samples)
+        return bound, weights
+
+    def _like(self, a: Array, count: int) -> list[Array]:
+        """So many uninitialised arrays of the shape and type of a."""
+        return [self.xp.empty(a.shape, a.dtype) for _ in range(count)]
+
+    # Likelihoods
+
+    def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("bernoulli", logits, x)
+
+    def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("gaussian", logits, x, sigma, x.shape[1] * (float(np.log(sigma)) + LOG_2PI / 2))
+
+    def gaussian_learned(self, h: Array, x: Array) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("gaussian_learned", h, x, LOG_2PI)
+
+    def _likelihood(self, kernel: str, h: Array, x: Array, *settings: float) -> tuple[Array, Array]:
+        """A block for each example."""
+        n, d = x.shape
+        nll, derivative = self.xp.empty(n, h.dtype), self.xp.empty(h.shape, h.dtype)
+        given = self.whole(h), self.whole(x), nll, derivative, d, *settings
+        self.launch(kernel, h.dtype, n, *given, threads=_summing(d))
+        return nll, derivative
+
+    # Optimisers
+
+    def sgd(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the three buffers."""
+        size = len(value)
+        settings = learning_rate, momentum, nesterov, weight_decay
+        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings)
+
+    def adam(
+        self,
+        value: Array,
+        grad: Array,
+        m: Array,
+        v: Array,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the four buffers."""
+        size = len(value)
+        # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
+        decays = beta1, 1 - beta1, beta2, 1 - beta2
+        settings = *decays, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay
+        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings)
