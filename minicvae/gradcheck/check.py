@@ -83,7 +83,7 @@ def check_gradients(
         return Report((), tuple(problems), title)
     comparison = Comparison(subject, run, rng, Settings(method, elements, max_left_out, frozenset(vanishing)))
     rows = [comparison.argument(name) for name in subject.arguments]
-    problems += _nonlinear_backward(subject, run)
+    problems = _nonlinear_backward(subject, run)
     if linear:
         problems += comparison.adjoint()
     return Report((*rows, *comparison.together()), tuple(problems), title)

@@ -119,6 +119,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "of two faults either may be named first": (
         "minicvae.gradcheck.rounding:_row: for label, array in (('result', result), ('truth', truth)): -> for label, array in (('truth', truth), ('result', result)):",
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((-1024.0, 'is not linear in dy'), (0.0, 'is not zero for dy = 0')):",
+    ),
+    "any large factor will do": (
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((0.0, 'is not zero for dy = 0'), (-1025.0, 'is not linear in dy')):",
     ),
 }
 
