@@ -117,6 +117,13 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "a gradient that nobody reads costs time only": (
         "minicvae.models.quadrants:ImageConditionedVAE._decoded: dz = generation_backward(dlogits, need_dx=[True, False] if self.view else True) -> dz = generation_backward(dlogits, need_dx=True)",
     ),
+    "of two faults either may be named first": (
+        "minicvae.gradcheck.rounding:_row: for label, array in (('result', result), ('truth', truth)): -> for label, array in (('truth', truth), ('result', result)):",
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((-1024.0, 'is not linear in dy'), (0.0, 'is not zero for dy = 0')):",
+    ),
+    "any large factor will do": (
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((0.0, 'is not zero for dy = 0'), (-1025.0, 'is not linear in dy')):",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
