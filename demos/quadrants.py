@@ -62,9 +62,9 @@ rows = []
 for seen in args.quadrants:
     hidden = mc.masks.quadrants(seen, images.shape[1:])
     baseline = mc.BaselineNet.build(image_shape=images.shape[1:], seed=args.seed)
-    trained(baseline, hidden, f"baseline, {seen} quadrants", [1e-3])
+    trained(baseline, hidden, f"baseline, {seen} of 4 quadrants", [1e-3])
     model = mc.ImageCVAE.build(baseline, view=args.view, alpha=args.alpha, seed=args.seed)
-    trained(model, hidden, f"CVAE, {seen} quadrants", [1e-3, 1e-4] if args.finish else [1e-3])
+    trained(model, hidden, f"CVAE, {seen} of 4 quadrants", [1e-3, 1e-4] if args.finish else [1e-3])
     model.save(args.out / f"quadrants-{seen}.safetensors")
 
     scores = [baseline.evaluate(test_images, hidden)["loss"]]
