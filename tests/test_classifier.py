@@ -146,13 +146,18 @@ def test_the_classifier_of_a_data_set_is_trained_once_and_then_read(tmp_path, mo
     trained_on(x, (labels + 1) % 3, device="numpy", cache=tmp_path)
     trained_on(x[1:], labels[1:], device="numpy", cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
-    with monkeypatch.context() as patch:  # one of an older minicvae stays where it is, and is not read
-        patch.setattr(module.checkpoint, "FORMAT", "another")
-        trained_on(x, labels, device="numpy", cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
     file.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="damaged"):
         trained_on(x, labels, device="numpy", cache=tmp_path)
+
+
+def test_a_classifier_that_an_older_version_has_kept_is_not_read_but_trained_anew(tmp_path, monkeypatch):
+    x, labels = bars(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.checkpoint, "FORMAT", "of old")
+        trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.slow
