@@ -147,7 +147,9 @@ def trained_on(
     """
     classes = int(labels.max()) + 1
     classifier = Classifier(digit_network(x.shape[1:], classes), device=device)
-    content = hashlib.sha256(f"{epochs} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode())
+    content = hashlib.sha256(
+        f"{checkpoint.FORMAT} {epochs} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode()
+    )
     content.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(labels, np.int64).tobytes())
     if cache is None:
         import platformdirs
