@@ -5,7 +5,7 @@ The kernels stand in the `.cu` files beside this one; what they do not do faster
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 
 __all__ = ["Cuda"]
 
+AHEAD = 2**25  # bytes that are uploaded in one go, ahead of the steps that need them
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
 
@@ -50,10 +51,46 @@ class Cuda(CudaImages):
     def __init__(self) -> None:
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
+        self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
+        self.watches = False
 
     def to_numpy(self, values: Array) -> np.ndarray:
         """`values` copied from the GPU."""
         return self.xp.asnumpy(values)
+
+    def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
+        """The arrays, uploaded many at a time."""
+        waiting: list[np.ndarray] = []
+        for a in arrays:
+            waiting.append(a)
+            if sum(x.nbytes for x in waiting) >= AHEAD:
+                yield from self._uploaded(waiting)
+                waiting = []
+        yield from self._uploaded(waiting)
+
+    def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:
+        """Views into one array of the device, which takes all in one go."""
+        if arrays:
+            flat, start = self.xp.asarray(np.concatenate([a.ravel() for a in arrays])), 0
+            for a in arrays:
+                yield flat[start : start + a.size].reshape(a.shape)
+                start += a.size
+
+    def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
+        """All of the numbers, read in one go."""
+        return self.to_numpy(self.xp.stack([x for row in numbers for x in row])).reshape(len(numbers), -1)
+
+    def goes_on(self, numbers: Sequence[Array]) -> bool:
+        """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
+        self.watches = True
+        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), self.stop, threads=1)
+        return True
+
+    def end_steps(self) -> None:
+        """The optimisers work again."""
+        if self.watches:
+            self.stop.fill(0)
+            self.watches = False
 
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
@@ -73,14 +110,14 @@ class Cuda(CudaImages):
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
         """The float parts by cuBLAS, then the gathered rows, the bias and the activation in one pass."""
-        product, gathered = None, []
+        product, gathered, n = None, [], len(parts[0][0] if isinstance(parts[0], OneHot) else parts[0])
         for part, rows in row_blocks(parts):
             if isinstance(part, OneHot):
                 gathered.append((W[rows], self.whole(part.labels)))
-            else:
+            elif part.shape[1]:
                 product = part @ W[rows] if product is None else product + part @ W[rows]
         if product is None:
-            product = self.xp.zeros((len(gathered[0][1]), len(b)), W.dtype)
+            product = self.xp.zeros((n, len(b)), W.dtype)
         for W_p, labels in gathered[:-1]:
             self.launch("add_rows", W.dtype, blocks(product.size), W_p, labels, product, len(b), product.size)
         return self.bias_activate(product, b, activation, *(gathered[-1] if gathered else ()))
@@ -105,7 +142,8 @@ class Cuda(CudaImages):
                 self._scatter(g, part.labels, dW[rows], accumulate)
                 dparts.append(None)
             else:
-                self.product(part.T, g, dW[rows], accumulate)
+                if part.shape[1]:
+                    self.product(part.T, g, dW[rows], accumulate)
                 dparts.append(g @ W[rows].T if need else None)
         return tuple(dparts)
 
@@ -210,7 +248,20 @@ class Cuda(CudaImages):
         self.launch(kernel, h.dtype, n, *given, threads=_summing(d))
         return nll, derivative
 
+    def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
+        """The losses and both derivatives in one launch."""
+        losses, (dnll,), (dkl,) = self.xp.empty(3, np.float64), self._like(nll, 1), self._like(kl, 1)
+        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, weight, floor
+        self.launch("elbo", kl.dtype, 1, *given)
+        return losses[0], losses[1], losses[2], dnll, dkl
+
     # Optimisers
+
+    def clip(self, grad: Array, limit: float) -> Array:
+        """The norm stays on the device, and so does what it decides."""
+        norm = self.norm(grad)
+        grad *= limit / self.xp.maximum(norm, limit)
+        return norm
 
     def sgd(
         self,
@@ -225,7 +276,7 @@ class Cuda(CudaImages):
         """One pass over the three buffers."""
         size = len(value)
         settings = learning_rate, momentum, nesterov, weight_decay
-        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings)
+        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings, self.stop)
 
     def adam(
         self,
@@ -245,4 +296,4 @@ class Cuda(CudaImages):
         # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
         decays = beta1, 1 - beta1, beta2, 1 - beta2
         settings = *decays, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay
-        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings)
+        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings, self.stop)

@@ -20,7 +20,7 @@ __all__ = ["Declaration", "Launcher", "declarations", "files", "options", "parse
 HERE = Path(__file__).parent
 THREADS = 256  # of a block; blocks that sum have fewer where there is less to sum
 REAL = {"float32": "float", "float64": "double"}
-TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32}  # and real, which the launch gives
+TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.float64}  # and real, as the launch says
 
 
 class Declaration(NamedTuple):
@@ -89,12 +89,13 @@ class Launcher:
         OverflowError
             For a size of 2^31 or more.
         """
-        kernel = declarations()[name]
+        kernel, grid = declarations()[name], grid if isinstance(grid, tuple) else (grid,)
         if len(arguments) != len(kernel.parameters):
             raise TypeError(f"{name}: expected {len(kernel.parameters)} arguments, got {len(arguments)}")
         real = np.dtype(dtype)
         given = [_argument(kernel, i, x, real) for i, x in enumerate(arguments)]
-        self._function(kernel, real.name)(grid if isinstance(grid, tuple) else (grid,), (threads,), tuple(given))
+        if all(grid):
+            self._function(kernel, real.name)(grid, (threads,), tuple(given))
 
     def _function(self, kernel: Declaration, dtype: str) -> Any:
         """The compiled kernel, compiled with its whole file when it is first asked for."""

@@ -31,11 +31,11 @@ class GameLosses(NamedTuple):
     Both are log 2 a sample where the discriminator can but guess: fooling 0.69, discrimination 1.39.
     """
 
-    loss: float
-    reconstruction: float
-    kl: float
-    fooling: float
-    discrimination: float
+    loss: Array
+    reconstruction: Array
+    kl: Array
+    fooling: Array
+    discrimination: Array
 
 
 @dataclass(eq=False)
@@ -92,5 +92,5 @@ class Adversary:
             learn(surprise_backward(xp.concatenate([share, share])), need_dx=False)
             return dz
 
-        sides = float(fooling.mean(dtype="float64")), 2 * float(surprise.mean(dtype="float64"))
+        sides = fooling.mean(dtype="float64"), 2 * surprise.mean(dtype="float64")
         return GameLosses(*losses, *sides), backward

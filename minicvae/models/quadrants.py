@@ -104,14 +104,14 @@ class Baseline(Completing):
         (hidden,) = c
         logits, network_backward = self.network.forward(covered(self.kernels, x, hidden))
         nll, likelihood_backward = distributions.masked_bernoulli(self.kernels, logits, x, hidden)
-        loss = float(nll.mean(dtype=np.float64))
+        loss = nll.mean(dtype=np.float64)
 
         @once
         def backward() -> None:
             dnll = self.kernels.xp.full(nll.shape, 1 / len(nll), nll.dtype)
             network_backward(likelihood_backward(dnll), need_dx=False)
 
-        return Losses(loss, loss, 0.0), backward
+        return Losses(loss, loss, self.kernels.xp.zeros(())), backward
 
     def fill(self, x: Array, hidden: Array) -> Array:
         """x with the guess in place of what is hidden, (n, d)."""
@@ -185,9 +185,10 @@ class ImageConditionedVAE(Completing):
         (hidden,) = c
         alpha = self.alpha
         p, prior_backward = self.prior.forward(self.baseline.fill(x, hidden))  # (n, 2 l)
-        bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None)
-        nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None)
-        stochastic = float(nll.mean(dtype=np.float64))
+        nothing = self.kernels.xp.zeros(())
+        bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(*[nothing] * 3), None)
+        nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (nothing, None)
+        stochastic = nll.mean(dtype=np.float64)
         losses = Losses(
             alpha * bound.loss + (1 - alpha) * stochastic,
             alpha * bound.reconstruction + (1 - alpha) * stochastic,
