@@ -74,6 +74,13 @@ class Reference(Convolution):
         """Rows of single numbers, as kernels and reductions return them, on the host; (rows, columns) float64."""
         return np.array([[float(x) for x in row] for row in numbers])
 
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, which every step calls with arrays and numbers, and which returns a named tuple of single numbers.
+
+        A device may record what it launches, and from then on launch that without running it.
+        """
+        return run
+
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """Whether a training may go on: all of the numbers, its losses, are finite.
 

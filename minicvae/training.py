@@ -146,18 +146,25 @@ def fit(
     for watcher in watchers:
         watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
 
+    def losses_of_step(weight: float | Array, *drawn: Array) -> Losses | GameLosses:
+        """Forward and backward on what was drawn for a step; the gradients are then in the parameters."""
+        kernels.begin_step()
+        batch = _batch(model, images, parts, *drawn)
+        parameters.zero_grad()
+        losses, backward = model.loss_and_backward(*batch, weight)
+        if not kernels.goes_on(losses):
+            raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, losses))
+        backward()
+        return losses
+
+    losses_and_gradient = kernels.repeated(losses_of_step)
     try:
         with _interruptible() as interrupted:
             for epoch in range(epochs):
                 begin, record = time.perf_counter(), []
-                given = model, images, parts, sizes, seed, epoch, binarise
-                for step, batch in enumerate(_batches(*given)):
+                for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
-                    parameters.zero_grad()
-                    losses, backward = model.loss_and_backward(*batch, weight(progress))
-                    if not kernels.goes_on(losses):
-                        raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, losses))
-                    backward()
+                    losses = losses_and_gradient(float(weight(progress)), *drawn)
                     if clip_norm is not None:
                         optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
                     update(rate(progress))
@@ -170,7 +177,8 @@ def fit(
                 found = kernels.read(record)  # waits for a device that has not come to the last step yet
                 if not np.isfinite(found).all():
                     step = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-                    batch = next(islice(_batches(*given), step, None))
+                    drawn = next(islice(_draws(model, sizes, seed, epoch, binarise), step, None))
+                    batch = _batch(model, images, parts, *drawn)
                     raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, type(losses)(*found[step])))
                 kernels.end_steps()
                 logs = dict(zip(losses._fields, weighted_mean(found, sizes), strict=True))
@@ -202,34 +210,32 @@ def fit(
     return history
 
 
-def _batches(
-    model: Trainable,
-    images: Array,
-    parts: tuple[Part, ...],
-    sizes: Sequence[int],
-    seed: int,
-    epoch: int,
-    binarise: bool,
-) -> Iterator[tuple[Array, tuple[Part, ...], Array]]:
-    """The steps of an epoch, each begun with its batch: x (n, d), the condition and the noise eps (S, n, l).
+def _draws(
+    model: Trainable, sizes: Sequence[int], seed: int, epoch: int, binarise: bool
+) -> Iterator[tuple[Array, ...]]:
+    """What is drawn for each step of an epoch: places of images, (n,); noise eps (S, n, l); with `binarise`, (n, d).
 
-    All a function of (seed, epoch). What is drawn on the host goes to the device ahead of the steps.
+    All a function of (seed, epoch), drawn on the host, and on the device ahead of the steps.
     """
     kernels, steps = model.kernels, list(enumerate(sizes))
-    order = kernels.array(generator(seed, Purpose.SHUFFLE, epoch).permutation(len(images)))
+    order, start = kernels.array(generator(seed, Purpose.SHUFFLE, epoch).permutation(sum(sizes))), 0
     noise = kernels.feed(model.noise(size, seed, Purpose.TRAIN, epoch, step) for step, size in steps)
     # Epochs from 1 on, for `datasets.binarise` has the stream of epoch 0.
-    drawn = (generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step) for step, _ in steps)
-    uniform = kernels.feed(rng.random((size, images.shape[1])) for rng, size in zip(drawn, sizes, strict=True))
-    start = 0
+    rngs = (generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step) for step, _ in steps)
+    uniform = kernels.feed(rng.random((size, model.data_dim)) for rng, size in zip(rngs, sizes, strict=True))
     for size, eps in zip(sizes, noise, strict=True):
-        kernels.begin_step()
-        index = order[start : start + size]
+        yield (order[start : start + size], eps, *([next(uniform)] if binarise else []))
         start += size
-        batch = kernels.gather(images, index, model.dtype)
-        if binarise:
-            batch = (next(uniform) < batch).astype(model.dtype)
-        yield batch, conditions.select(parts, index), eps
+
+
+def _batch(
+    model: Trainable, images: Array, parts: tuple[Part, ...], index: Array, eps: Array, u: Array | None = None
+) -> tuple[Array, tuple[Part, ...], Array]:
+    """x (n, d), the condition and the noise of a step; with u (n, d) in [0, 1), pixels are white where u is below."""
+    x = model.kernels.gather(images, index, model.dtype)
+    if u is not None:
+        x = (u < x).astype(model.dtype)
+    return x, conditions.select(parts, index), eps
 
 
 @contextmanager

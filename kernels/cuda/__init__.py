@@ -5,18 +5,22 @@ The kernels stand in the `.cu` files beside this one; what they do not do faster
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
 from minicvae.kernels.cuda.launch import Launcher, blocks
+from minicvae.kernels.cuda.products import Cublas, Epilogue
 from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 
 __all__ = ["Cuda"]
 
 AHEAD = 2**25  # bytes that are uploaded in one go, ahead of the steps that need them
+GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
 
@@ -51,6 +55,8 @@ class Cuda(CudaImages):
     def __init__(self) -> None:
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
+        self.products = Cublas(self.xp, self.launch)
+        self.graphs = os.environ.get(GRAPHS, "0") != "0"
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
         self.watches = False
 
@@ -79,6 +85,10 @@ class Cuda(CudaImages):
     def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
         """All of the numbers, read in one go."""
         return self.to_numpy(self.xp.stack([x for row in numbers for x in row])).reshape(len(numbers), -1)
+
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, recorded as a CUDA graph where `graphs` says so."""
+        return Recorded(self, run) if self.graphs else run
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
@@ -109,18 +119,16 @@ class Cuda(CudaImages):
     # Networks
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """The float parts by cuBLAS, then the gathered rows, the bias and the activation in one pass."""
-        product, gathered, n = None, [], len(parts[0][0] if isinstance(parts[0], OneHot) else parts[0])
+        """The product of the float parts, then the gathered rows, the bias and the activation in one pass."""
+        pairs, row, others, n = [], (), [], len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
         for part, rows in row_blocks(parts):
-            if isinstance(part, OneHot):
-                gathered.append((W[rows], self.whole(part.labels)))
+            if isinstance(part, OneHot) and not row:
+                row = W[rows], self.whole(part.labels)
+            elif isinstance(part, OneHot):
+                others.append(self.rows_of(W[rows], part.labels, W.dtype))
             elif part.shape[1]:
-                product = part @ W[rows] if product is None else product + part @ W[rows]
-        if product is None:
-            product = self.xp.zeros((n, len(b)), W.dtype)
-        for W_p, labels in gathered[:-1]:
-            self.launch("add_rows", W.dtype, blocks(product.size), W_p, labels, product, len(b), product.size)
-        return self.bias_activate(product, b, activation, *(gathered[-1] if gathered else ()))
+                pairs.append((part, W[rows]))
+        return self.products.joined(pairs, (n, len(b)), Epilogue(b, activation, *row), others)
 
     def dense_backward(
         self,
@@ -143,8 +151,8 @@ class Cuda(CudaImages):
                 dparts.append(None)
             else:
                 if part.shape[1]:
-                    self.product(part.T, g, dW[rows], accumulate)
-                dparts.append(g @ W[rows].T if need else None)
+                    self.products.plain(part.T, g, dW[rows], accumulate)
+                dparts.append(self.products.plain(g, W[rows].T) if need else None)
         return tuple(dparts)
 
     def embedding(self, E: Array, labels: Array) -> Array:
@@ -251,7 +259,8 @@ class Cuda(CudaImages):
     def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
         """The losses and both derivatives in one launch."""
         losses, (dnll,), (dkl,) = self.xp.empty(3, np.float64), self._like(nll, 1), self._like(kl, 1)
-        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, weight, floor
+        weights = (0.0, weight) if isinstance(weight, self.xp.ndarray) else (weight, None)
+        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, *weights, floor
         self.launch("elbo", kl.dtype, 1, *given)
         return losses[0], losses[1], losses[2], dnll, dkl
 

@@ -26,7 +26,8 @@ TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.floa
 class Declaration(NamedTuple):
     """A kernel: its name, the file that it stands in, and its parameters as pairs of a type and a name.
 
-    A matrix `x` that is followed by `x_step` may have other numbers between its rows.
+    A matrix `x` that is followed by `x_step` may have other numbers between its rows; by `x_row` and `x_column`, also
+    between its columns.
     """
 
     name: str
@@ -116,8 +117,9 @@ def _argument(kernel: Declaration, i: int, x: Any, real: np.dtype) -> Array:
         return expected.type(x)
     if x is None:
         return np.intp(0)
-    stepping = any(other == f"{name}_step" for _, other in kernel.parameters[i + 1 : i + 2])
-    if x.dtype != expected or not (x.flags.c_contiguous or (stepping and x.strides[-1] == x.itemsize)):
+    follower = "".join(other for _, other in kernel.parameters[i + 1 : i + 2])
+    stepping = follower == f"{name}_row" or (follower == f"{name}_step" and x.strides[-1] == x.itemsize)
+    if x.dtype != expected or not (x.flags.c_contiguous or stepping):
         layout = "" if x.flags.c_contiguous else " with strides"
         raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")
     return x

@@ -1,12 +1,13 @@
 // From the losses of each example to those of a batch, and whether a training may go on.
 
 // losses = (loss, reconstruction, kl) and the derivatives dnll, dkl, as `Reference.elbo` says; nll has m numbers,
-// kl (n, l). One block, 32 columns of kl at a time by 8 rows of threads.
+// kl (n, l). The weight may lie on the device, where a graph reads it anew at every launch. One block, 32 columns of kl at a time by 8 rows of threads.
 KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* dkl, int m, int n, int l, double weight,
-            double floor) {
+            const double* weight_there, double floor) {
     __shared__ double part[8][WARP];
     __shared__ bool above[WARP];
     int column = threadIdx.x % WARP, row = threadIdx.x / WARP;
+    if (weight_there) weight = *weight_there;
     double reconstruction = 0, total = 0, penalty = 0;
     for (int i = threadIdx.x; i < m; i += blockDim.x) {
         reconstruction += nll[i];

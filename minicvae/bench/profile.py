@@ -20,7 +20,20 @@ __all__ = ["Kernel", "profile", "step_operations"]
 
 Arguments = Mapping[str, Any]
 HOUSEKEEPING = {
-    *("array", "begin_step", "empty", "end_steps", "feed", "goes_on", "load", "read", "share", "steps", "to_numpy"),
+    *(
+        "array",
+        "begin_step",
+        "empty",
+        "end_steps",
+        "feed",
+        "goes_on",
+        "load",
+        "read",
+        "repeated",
+        "share",
+        "steps",
+        "to_numpy",
+    ),
     *("launch", "product", "rows", "whole"),  # pieces of the kernels of cuda
 }
 

@@ -6,12 +6,14 @@ The cases and the bound on rounding are those of `test_cpu.py`; images come here
 import numpy as np
 import pytest
 import standin
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_cpu import CASES, Case, absolute, assert_close, seeds, strided
 
 from minicvae.kernels import Reference
 from minicvae.kernels.convolution import span
+from minicvae.kernels.cuda import products
+from minicvae.kernels.cuda.products import Epilogue, Tiled
 
 reference = Reference()
 ACTIVATIONS = st.sampled_from(["linear", "relu", "tanh", "elu", "sigmoid"])
@@ -140,6 +142,30 @@ def log_ratio(draw, rng):
     return Case(run, arguments, sizes, 1, ("mean", "lv"))
 
 
+def elbo(draw, rng):
+    s, n, l = (
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 7, 9, 40])),
+        draw(st.sampled_from([1, 2, 31, 33, 70])),
+    )
+    arguments = {"nll": rng.standard_normal((s, n)), "kl": rng.standard_normal((n, l))}
+    weight, floor = draw(st.sampled_from([0.0, 0.7])), draw(st.sampled_from([-np.inf, 0.1]))
+    # A dimension at its very floor would be above it here and below it there.
+    arguments["kl"] += np.where(np.abs(arguments["kl"].mean(axis=0) - floor) < 1e-3, 0.01, 0)
+
+    def run(k, a):
+        *losses, dnll, dkl = k.elbo(a["nll"], a["kl"], weight, floor)
+        assert [x.dtype for x in losses] == 3 * [np.float64]
+        like = a["nll"].dtype  # the losses are in float64 whatever the type; the bound here is that of the type
+        return {"dnll": dnll, "dkl": dkl} | {f"loss{i}": x.astype(like) for i, x in enumerate(losses)}
+
+    def sizes(a):
+        total = np.abs(a["nll"]).mean() + (np.abs(a["kl"]).mean(axis=0) + 0.1).sum()
+        return dict.fromkeys(("loss0", "loss1", "loss2"), total) | {"dnll": 1 / a["nll"].size, "dkl": weight / n}
+
+    return Case(run, arguments, sizes, s * n + n * l, ("nll", "kl"))
+
+
 def many_rows(draw, rng):
     """More rows than one block sums, so that the bias's gradient comes together in two launches."""
     n, d = draw(st.sampled_from([511, 513, 1500])), draw(st.sampled_from([1, 31, 33]))
@@ -170,9 +196,79 @@ ALL = CASES | {
     "embedding": embedding,
     "log_mean_exp": log_mean_exp,
     "log_ratio": log_ratio,
+    "elbo": elbo,
     "many_rows": many_rows,
 }
 FLAT = {"sgd", "adam"}  # whose buffers have no strides
+
+
+@pytest.fixture(params=["cublas", "tiled"])
+def either(compiled, request, monkeypatch):
+    """The kernels with the products of cuBLAS, for which NumPy stands in, and with our own."""
+    if request.param == "tiled":
+        monkeypatch.setattr(compiled, "products", Tiled(compiled.xp, compiled.launch))
+    return compiled
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_backward", "many_rows", "conv2d", "conv2d_transpose"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), seed=seeds, dtype=st.sampled_from(["float32", "float64"]))
+def test_either_kind_of_product_gives_what_the_reference_gives(either, name, data, seed, dtype):
+    assert_close(either, ALL[name](data.draw, np.random.default_rng(seed)), dtype)
+
+
+@settings(max_examples=40)
+@given(
+    m=st.sampled_from([1, 31, 33, 65, 130]),
+    n=st.sampled_from([1, 31, 33, 65, 130]),
+    k=st.sampled_from([1, 15, 16, 17, 255, 256, 700]),
+    ways=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    f=ACTIVATIONS,
+    enough=st.sampled_from([1, 8, 128]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=seeds,
+)
+def test_a_tiled_product_is_the_product(compiled, m, n, k, ways, f, enough, dtype, seed):
+    """Of every shape, in pieces and in one, of matrices that lie along rows or columns, with all that may follow."""
+    rng = np.random.default_rng(seed)
+    transposed_a, transposed_b, accumulate, labelled = ways
+    a, b, c = (rng.standard_normal(shape) for shape in ((m, k), (k, n), (m, n)))
+    bias, rows, labels = rng.standard_normal(n), rng.standard_normal((5, n)), rng.integers(0, 5, m)
+    a, b, c, bias, rows = (x.astype(dtype) for x in (a, b, c, bias, rows))
+    A = compiled.array(a.T.copy()).T if transposed_a else compiled.array(a)
+    B = compiled.array(b.T.copy()).T if transposed_b else compiled.array(b)
+    C, row = compiled.array(c), (compiled.array(rows), compiled.array(labels)) if labelled else ()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ENOUGH", enough)  # the smaller, the larger the tiles and the fewer the pieces
+        tiled = Tiled(compiled.xp, compiled.launch)
+        plain = tiled.plain(A, B, C, accumulate)
+        joined = tiled.joined([(A, B)], (m, n), Epilogue(compiled.array(bias), f, *row))
+        two = tiled.joined([(A, B), (A, B)], (m, n), Epilogue(compiled.array(bias), f, *row))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    size = np.abs(a).astype(np.float64) @ np.abs(b) + np.abs(c) + np.abs(bias) + np.abs(rows).max() + 1
+    more = bias + (rows[labels] if labelled else 0)
+    expected = {
+        "plain": (plain, exact + accumulate * c),
+        "joined": (joined, reference.activate(exact + more, f)),
+        "two": (two, reference.activate(2 * exact + more, f)),
+    }
+    allowed = 8 * np.sqrt(2 * k) * np.finfo(dtype).eps
+    for name, (found, truth) in expected.items():
+        assert found.dtype == dtype
+        error = np.abs(compiled.to_numpy(found).astype(np.float64) - truth)
+        assert np.all(error <= allowed * size), name
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_product_in_pieces_has_the_same_bits_in_whatever_order_they_come(compiled, monkeypatch, backwards):
+    rng = np.random.default_rng(0)
+    a, b = (compiled.array(rng.standard_normal(shape, np.float32)) for shape in ((40, 1000), (1000, 70)))
+    tiled = Tiled(compiled.xp, compiled.launch)
+    plain = tiled.plain(a, b)
+    monkeypatch.setitem(standin.ORDER, "backwards", backwards)
+    standin.LAUNCHES.clear()
+    np.testing.assert_array_equal(tiled.plain(a, b).get(), plain.get())
+    assert standin.LAUNCHES == {"product_32": 1, "sum_rows": 1}
 
 
 @pytest.mark.parametrize("name", ALL)
