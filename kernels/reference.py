@@ -89,6 +89,9 @@ class Reference(Convolution):
         """
         return all(map(isfinite, numbers))
 
+    def wait(self) -> None:
+        """Until everything that was launched is done: for clocks."""
+
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
 

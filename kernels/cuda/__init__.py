@@ -58,11 +58,22 @@ class Cuda(CudaImages):
         self.products = Cublas(self.xp, self.launch)
         self.graphs = os.environ.get(GRAPHS, "0") != "0"
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
-        self.watches = False
 
     def to_numpy(self, values: Array) -> np.ndarray:
         """`values` copied from the GPU."""
         return self.xp.asnumpy(values)
+
+    def wait(self) -> None:
+        """Until everything that was launched is done."""
+        self.xp.cuda.Device().synchronize()
+
+    def describe(self) -> tuple[str, int, str]:
+        """The GPU's name, its multiprocessors, and the versions of CUDA, the driver and CuPy."""
+        runtime = self.xp.cuda.runtime
+        gpu, cuda, driver = runtime.getDeviceProperties(0), runtime.runtimeGetVersion(), runtime.driverGetVersion()
+        versions = [f"{version // 1000}.{version % 1000 // 10}" for version in (cuda, driver)]
+        software = f"CUDA {versions[0]}, driver for CUDA {versions[1]}, CuPy {self.xp.__version__}"
+        return gpu["name"].decode(), gpu["multiProcessorCount"], software
 
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
         """The arrays, uploaded many at a time."""
@@ -92,15 +103,12 @@ class Cuda(CudaImages):
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
-        self.watches = True
         self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), self.stop, threads=1)
         return True
 
     def end_steps(self) -> None:
         """The optimisers work again."""
-        if self.watches:
-            self.stop.fill(0)
-            self.watches = False
+        self.stop.fill(0)
 
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
@@ -120,7 +128,9 @@ class Cuda(CudaImages):
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
         """The product of the float parts, then the gathered rows, the bias and the activation in one pass."""
-        pairs, row, others, n = [], (), [], len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
+        pairs, others = [], []
+        row: tuple[Array, ...] = ()
+        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
         for part, rows in row_blocks(parts):
             if isinstance(part, OneHot) and not row:
                 row = W[rows], self.whole(part.labels)

@@ -383,10 +383,18 @@ def module(raw_module):
         setattr(cupy, thing.__name__, thing)
     cupy.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
     cupy.cuda = SimpleNamespace(
-        runtime=SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError),
+        runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda device: {"name": b"a GPU's stand-in", "multiProcessorCount": 1},
+            runtimeGetVersion=lambda: 12090,
+            driverGetVersion=lambda: 13000,
+        ),
+        Device=lambda: SimpleNamespace(synchronize=lambda: None),
         Stream=Stream,
         MemoryPool=MemoryPool,
         using_allocator=using_allocator,
     )
     cupy.RawModule = raw_module
+    cupy.__version__ = "0"
     return cupy
