@@ -1,7 +1,7 @@
 """A step recorded as a CUDA graph: the same losses and weights, whatever differs from step to step.
 
-The stand-in records what a stream would, refuses what a stream refuses (cuBLAS, and whatever waits for the GPU), spoils
-what the recording itself has computed, and does everything again, in the same memory, at each launch.
+On a GPU if there is one, and on the stand-in, which records what a stream would, refuses what a stream refuses (cuBLAS,
+and whatever waits for the GPU), spoils what the recording itself has computed, and does everything again at a launch.
 """
 
 from collections import Counter
@@ -32,11 +32,13 @@ class Numbers(NamedTuple):
 
 
 @pytest.fixture
-def graphs(compiled, monkeypatch):
+def graphs(kernels_of_cuda, monkeypatch):
     """The CUDA kernels, which record what is repeated."""
-    monkeypatch.setattr("minicvae.models.base.load", lambda device: compiled if device == "cuda" else load(device))
-    monkeypatch.setattr(compiled, "graphs", True)
-    return compiled
+    monkeypatch.setattr(
+        "minicvae.models.base.load", lambda device: kernels_of_cuda if device == "cuda" else load(device)
+    )
+    monkeypatch.setattr(kernels_of_cuda, "graphs", True)
+    return kernels_of_cuda
 
 
 def trained(preset, device="cuda", overrides=None, **settings):
@@ -65,7 +67,8 @@ def test_a_recorded_training_is_the_training(graphs, name):
     preset, overrides, settings = CASES[name]
     LAUNCHED.clear()
     (found, weights), (expected, other_weights) = (trained(preset, d, overrides, **settings) for d in ("cuda", "numpy"))
-    assert LAUNCHED["graph"] == 4 * 3 - 2  # the first step of either size runs as it is
+    if graphs.xp.ndarray is standin.ndarray:
+        assert LAUNCHED["graph"] == 4 * 3 - 2  # the first step of either size runs as it is
     assert found == {key: pytest.approx(values, rel=1e-9) for key, values in expected.items()}
     np.testing.assert_allclose(weights, other_weights, rtol=1e-6, atol=1e-9)
 
@@ -80,6 +83,8 @@ def test_a_recorded_step_is_one_launch_of_the_graph_and_the_host_runs_no_model(g
 
     trained("mlp", callbacks=[Diary()])
     assert ran == {"gather": 4}  # of either size, the first step and the recording
+    if graphs.xp.ndarray is not standin.ndarray:
+        return
     (before, graphs_before), (after, graphs_after) = launches[-3:-1]
     assert graphs_after - graphs_before == {"graph": 1}
     within = {"gather_pixels", "bernoulli", "reparameterise", "elbo", "product_32"}  # some of what the graph launches
@@ -100,25 +105,25 @@ def test_a_loss_that_is_not_finite_is_found_in_a_recorded_step_too(graphs):
     assert trained("mlp")[0] == {k: pytest.approx(v) for k, v in trained("mlp", "numpy")[0].items()}  # it goes on
 
 
-def test_a_number_may_differ_from_call_to_call(compiled, graphs):
+def test_a_number_may_differ_from_call_to_call(kernels_of_cuda, graphs):
     ran = []
 
     def run(scale, a):
         ran.append(a.shape)
         return Numbers((a * scale).sum(), a.max())
 
-    repeated = compiled.repeated(run)
+    repeated = kernels_of_cuda.repeated(run)
     for scale, size in [(1.0, 3), (2.0, 3), (3.0, 3), (3.0, 5), (3.0, 3), (4.0, 3)]:
         a = np.random.default_rng(size).random(size)
-        found = repeated(scale, compiled.array(a))
+        found = repeated(scale, kernels_of_cuda.array(a))
         assert type(found) is Numbers
         np.testing.assert_allclose([float(x) for x in found], [(a * scale).sum(), a.max()], rtol=1e-15)
     assert ran == [(3,), (3,), (5,)]  # the first call, the recording, and the first call of another size
 
 
-def test_results_are_not_overwritten_by_the_next_call(compiled, graphs):
-    repeated = compiled.repeated(lambda a: Numbers(a.sum(), a.max()))
-    found = [repeated(compiled.array(np.full(3, float(i)))) for i in range(5)]
+def test_results_are_not_overwritten_by_the_next_call(kernels_of_cuda, graphs):
+    repeated = kernels_of_cuda.repeated(lambda a: Numbers(a.sum(), a.max()))
+    found = [repeated(kernels_of_cuda.array(np.full(3, float(i)))) for i in range(5)]
     assert [float(f.total) for f in found] == [0.0, 3.0, 6.0, 9.0, 12.0]
 
 
@@ -127,26 +132,27 @@ def test_results_are_not_overwritten_by_the_next_call(compiled, graphs):
     [
         (lambda k, a: a @ a, NotImplementedError, "cuBLAS"),
         (lambda k, a: k.xp.tensordot(a, a, 1), NotImplementedError, "cuBLAS"),
-        (lambda k, a: float(a.sum()), RuntimeError, "to the host"),
-        (lambda k, a: k.array(np.ones(3)), RuntimeError, "to the device"),
+        (lambda k, a: float(a.sum()), RuntimeError, "apture"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused_and_everything_is_as_before(compiled, graphs, forbidden, error, message):
+def test_what_cannot_be_recorded_is_refused_and_everything_is_as_before(
+    kernels_of_cuda, graphs, forbidden, error, message
+):
     def run(a):
-        forbidden(compiled, a)
+        forbidden(kernels_of_cuda, a)
         return Numbers(a.sum(), a.max())
 
-    repeated, products, a = compiled.repeated(run), compiled.products, compiled.array(np.ones(3))
+    repeated, products, a = kernels_of_cuda.repeated(run), kernels_of_cuda.products, kernels_of_cuda.array(np.ones(3))
     repeated(a)
     with pytest.raises(error, match=message):
         repeated(a)
-    assert compiled.products is products
+    assert kernels_of_cuda.products is products
     assert float((a @ a).sum()) == 3.0
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("0", False), ("1", True)])
-def test_the_switch_is_an_environment_variable(compiled, monkeypatch, value, expected):
-    monkeypatch.setattr("minicvae.kernels.cuda._cupy", lambda: compiled.xp)
+def test_the_switch_is_an_environment_variable(kernels_of_cuda, monkeypatch, value, expected):
+    monkeypatch.setattr("minicvae.kernels.cuda._cupy", lambda: kernels_of_cuda.xp)
     monkeypatch.delenv(GRAPHS, raising=False)
     if value is not None:
         monkeypatch.setenv(GRAPHS, value)

@@ -78,7 +78,7 @@ class Tape:
         self.recording, self.entries = False, []
 
     def keep(self, result, carry_out):
-        """`result`, which `carry_out` gives; of what changes in place the same memory."""
+        """`result`, which `carry_out` gives anew, or None where a kernel will fill it."""
         if self.recording:
             self.entries.append((result, carry_out))
         return result
@@ -97,13 +97,14 @@ class Graph:
     def __init__(self, entries):
         self._entries = entries
         for result, _ in entries:  # of what the recording itself has computed nothing may be used
-            if isinstance(result, ndarray) and result._held.base is None and result.dtype.kind == "f":
-                result._held.fill(np.nan)
+            if isinstance(result, ndarray) and result.dtype.kind == "f":
+                owns = result._held.base is None or isinstance(result._held.base, Fenced)
+                result._held.fill(np.nan) if owns else None
 
     def launch(self, stream=None):
         LAUNCHED["graph"] += 1
         for result, carry_out in self._entries:
-            anew = carry_out()
+            anew = carry_out() if carry_out else None
             if isinstance(result, ndarray) and anew is not None and not np.shares_memory(anew, result._held):
                 result._held[...] = anew
 
@@ -195,7 +196,7 @@ def offered(function, name):
         if out is not None:
             return tape.keep(out, carry_out)
         if name.startswith("empty"):
-            return ndarray(fenced(result.shape, result.dtype))
+            return tape.keep(ndarray(fenced(result.shape, result.dtype)), None)
         return tape.keep(ndarray(kept(result)) if name in FRESH else wrapped(result), carry_out)
 
     call.__name__ = name
