@@ -89,6 +89,10 @@ class Reference(Convolution):
         """
         return all(map(isfinite, numbers))
 
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """The arrays one after the other along an axis."""
+        return self.xp.concatenate(arrays, axis=axis)
+
     def wait(self) -> None:
         """Until everything that was launched is done: for clocks."""
 

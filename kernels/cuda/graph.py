@@ -79,7 +79,7 @@ class Recorded:
         """Run, with the memory and the products that the graph will have."""
         with self._apart():
             found = self._run(*graph.inputs)
-            graph.kind, graph.results = type(found), self._kernels.xp.stack(list(found))
+            graph.kind, graph.results = type(found), self._packed(found)
 
     def _record(self, graph: _Graph) -> None:
         """Record a run, which is not carried out."""
@@ -87,9 +87,16 @@ class Recorded:
             graph.results = None  # its memory is free for the results that the graph will write
             self._stream.begin_capture()
             try:
-                graph.results = self._kernels.xp.stack(list(self._run(*graph.inputs)))
+                graph.results = self._packed(self._run(*graph.inputs))
             finally:
                 graph.graph = self._stream.end_capture()
+
+    def _packed(self, numbers: tuple[Array, ...]) -> Array:
+        """The numbers in one array."""
+        packed = self._kernels.xp.empty(len(numbers), np.float64)
+        for i, x in enumerate(numbers):
+            packed[i] = x
+        return packed
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -217,9 +217,9 @@ class ImageConditionedVAE(Completing):
         def backward(dloss: float) -> Array:
             dnll, dkl = objective_backward()
             dmean, dlog_var, dm, ds = kl_backward(dloss * dkl)
-            dq = decoded_backward(dloss * dnll) + k.xp.concatenate([dmean, dlog_var], axis=1)
+            dq = decoded_backward(dloss * dnll) + k.concatenate([dmean, dlog_var], axis=1)
             recognition_backward(dq, need_dx=False)
-            return k.xp.concatenate([dm, ds], axis=1)
+            return k.concatenate([dm, ds], axis=1)
 
         return losses, backward
 
@@ -236,7 +236,7 @@ class ImageConditionedVAE(Completing):
             dlogits = likelihood_backward(dnll.reshape(s * n))
             dz = generation_backward(dlogits, need_dx=[True, False] if self.view else True)
             dz = dz[0] if self.view else dz
-            return k.xp.concatenate(sample_backward(dz.reshape(s, n, l)), axis=1)
+            return k.concatenate(sample_backward(dz.reshape(s, n, l)), axis=1)
 
         return nll.reshape(s, n), backward
 

@@ -299,6 +299,23 @@ def on_device_with_strides(kernels, a):
     return strided(a)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_kl_keeps_its_digits_near_the_prior(kernels_of_cuda, dtype):
+    lv = np.array([[1e-3, -1e-4, 1e-6, -1e-7, 0.0]], dtype)
+    _, _, slope = kernels_of_cuda.kl_standard(*(kernels_of_cuda.array(a) for a in (np.zeros_like(lv), lv)))
+    np.testing.assert_allclose(slope.get(), np.expm1(lv.astype(np.float64)) / 2, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [-1e4, 0.0, 1e4])
+def test_a_log_mean_exp_neither_overflows_nor_loses_its_sum(kernels_of_cuda, offset, dtype):
+    log_w = np.array([[0.0, -2.0], [1.0, -np.inf], [-3.0, 5.0]], dtype) + np.array(offset, dtype)
+    bound, weights = (x.get() for x in kernels_of_cuda.log_mean_exp(kernels_of_cuda.array(log_w)))
+    expected, expected_weights = reference.log_mean_exp(log_w.astype(np.float64))
+    np.testing.assert_allclose(bound, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(weights, expected_weights, rtol=8 * np.finfo(dtype).eps, atol=1e-30)
+
+
 @pytest.mark.parametrize("name", ALL)
 @given(data=st.data(), seed=seeds)
 def test_the_order_of_the_threads_changes_no_bit(kernels_of_cuda, name, data, seed):

@@ -192,6 +192,8 @@ def offered(function, name):
 
         if name in PRODUCTS:
             tape.refuse_cublas()
+        if name in ("concatenate", "stack") and tape.recording:
+            raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {name} may upload the addresses of its arrays")
         result = carry_out()
         if out is not None:
             return tape.keep(out, carry_out)
