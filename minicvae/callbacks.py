@@ -78,8 +78,9 @@ class ProgressBar(Callback):
         """Draw the empty bar."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._plan = plan
-        self._sums = np.zeros(3)  # loss, reconstruction, kl
+        self._plan, self._kernels = plan, model.kernels
+        self._shown = np.zeros(3)  # sums of loss, reconstruction and kl over the epoch's steps
+        self._unread: list[Losses | GameLosses] = []  # which the device may not have come to yet
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),  # what the other columns leave of the line
@@ -95,9 +96,13 @@ class ProgressBar(Callback):
 
     def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:
         """Move the bar; the losses shown are the mean of the epoch's steps so far."""
-        self._sums += losses[:3]
+        if self._progress.disable:
+            return
+        self._unread.append(losses)
         if (step + 1) % 20 == 0 or step + 1 == self._plan.steps:
-            loss, _, kl = self._sums / (step + 1)
+            self._shown += self._kernels.read(self._unread).sum(axis=0)[:3]
+            self._unread.clear()
+            loss, _, kl = self._shown / (step + 1)
             numbers = f"loss {loss:.2f}  KL {kl:.2f}"
             if speed := self._progress.tasks[0].speed:
                 numbers += f"  {speed * self._plan.batch_size:,.0f} images/s"
@@ -106,7 +111,7 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> None:
         """Print the epoch's numbers above the bar."""
-        self._sums[:] = 0
+        self._shown[:] = 0
         validation = f"  val {logs['val_loss']:.2f}" if "val_loss" in logs else ""
         losses = as_sum(logs["loss"], logs["reconstruction"], logs["kl"])
         print(f"{self._epoch(epoch)}  {losses}{validation}  {logs['seconds']:.1f} s", flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from minicvae.kernels import Reference
+from minicvae.kernels import Array, Reference
 from minicvae.parameters import Block, Parameters
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "Update", "clip_by_global_norm", "get"]
@@ -121,13 +121,9 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     return OPTIMIZERS[optimizer]()
 
 
-def clip_by_global_norm(parameters: Parameters, kernels: Reference, limit: float) -> float:
+def clip_by_global_norm(parameters: Parameters, kernels: Reference, limit: float) -> Array:
     """g ← g · min(1, limit / ‖g‖), ‖g‖ over all parameters; returns ‖g‖. Pascanu, Mikolov, Bengio 2013."""
-    grad = parameters.grad
-    norm = kernels.norm(grad)
-    if norm > limit:
-        grad *= limit / norm
-    return norm
+    return kernels.clip(parameters.grad, limit)
 
 
 def _check_decay_rates(**rates: float) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 from numbers import Real
 from types import FrameType
@@ -22,7 +23,7 @@ import numpy as np
 from minicvae import callbacks as cb
 from minicvae import conditions, optimizers
 from minicvae.checks import whole
-from minicvae.evaluate import evaluate
+from minicvae.evaluate import evaluate, weighted_mean
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
@@ -139,43 +140,48 @@ def fit(
 
     kernels, parameters = model.kernels, model.parameters
     n, steps = len(images), -(-len(images) // batch_size)
-    images = kernels.array(images)
+    images, sizes = kernels.array(images), [min(batch_size, n - start) for start in range(0, n, batch_size)]
     update = model.start(optimizers.get(optimizer))
     history = History() if history is None else history
     for watcher in watchers:
         watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
 
+    def losses_of_step(weight: float | Array, *drawn: Array) -> Losses | GameLosses:
+        """Forward and backward on what was drawn for a step; the gradients are then in the parameters."""
+        kernels.begin_step()
+        batch = _batch(model, images, parts, *drawn)
+        parameters.zero_grad()
+        losses, backward = model.loss_and_backward(*batch, weight)
+        if not kernels.goes_on(losses):
+            raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, losses))
+        backward()
+        return losses
+
+    losses_and_gradient = kernels.repeated(losses_of_step)
     try:
         with _interruptible() as interrupted:
             for epoch in range(epochs):
-                begin, sums = time.perf_counter(), np.zeros(())
-                order = generator(seed, Purpose.SHUFFLE, epoch).permutation(n)
-                for step in range(steps):
-                    index = kernels.array(order[step * batch_size : (step + 1) * batch_size])
+                begin, record = time.perf_counter(), []
+                for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
-                    kernels.begin_step()
-                    batch = kernels.gather(images, index, model.dtype)
-                    if binarise:  # epochs from 1 on, for `datasets.binarise` has the stream of epoch 0
-                        u = generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step).random(batch.shape)
-                        batch = (kernels.array(u) < batch).astype(model.dtype)
-                    given = conditions.select(parts, index)
-                    eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
-                    parameters.zero_grad()
-                    losses, backward = model.loss_and_backward(batch, given, eps, weight(progress))
-                    if not all(map(isfinite, losses)):
-                        raise NonFiniteError(_first_non_finite(model, batch, given, eps, epoch, step, losses))
-                    backward()
+                    losses = losses_and_gradient(float(weight(progress)), *drawn)
                     if clip_norm is not None:
                         optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
                     update(rate(progress))
-                    sums = sums + np.multiply(losses, len(index))
+                    record.append(losses)
                     for watcher in watchers:
                         watcher.on_step_end(epoch, step, losses)
                     if interrupted.is_set():
                         history.stopped = "interrupted"
                         raise KeyboardInterrupt
+                found = kernels.read(record)  # waits for a device that has not come to the last step yet
+                if not np.isfinite(found).all():
+                    step = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+                    drawn = next(islice(_draws(model, sizes, seed, epoch, binarise), step, None))
+                    batch = _batch(model, images, parts, *drawn)
+                    raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, type(losses)(*found[step])))
                 kernels.end_steps()
-                logs = dict(zip(losses._fields, (sums / n).tolist(), strict=True))
+                logs = dict(zip(losses._fields, weighted_mean(found, sizes), strict=True))
                 if validation_data is not None:
                     values = evaluate(model, *validation_data)
                     logs |= {f"val_{name}": value for name, value in values.items()}
@@ -202,6 +208,34 @@ def fit(
         for watcher in watchers:
             watcher.on_train_end(model, history)
     return history
+
+
+def _draws(
+    model: Trainable, sizes: Sequence[int], seed: int, epoch: int, binarise: bool
+) -> Iterator[tuple[Array, ...]]:
+    """What is drawn for each step of an epoch: places of images, (n,); noise eps (S, n, l); with `binarise`, (n, d).
+
+    All a function of (seed, epoch), drawn on the host, and on the device ahead of the steps.
+    """
+    kernels, steps = model.kernels, list(enumerate(sizes))
+    order, start = kernels.array(generator(seed, Purpose.SHUFFLE, epoch).permutation(sum(sizes))), 0
+    noise = kernels.feed(model.noise(size, seed, Purpose.TRAIN, epoch, step) for step, size in steps)
+    # Epochs from 1 on, for `datasets.binarise` has the stream of epoch 0.
+    rngs = (generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step) for step, _ in steps)
+    uniform = kernels.feed(rng.random((size, model.data_dim)) for rng, size in zip(rngs, sizes, strict=True))
+    for size, eps in zip(sizes, noise, strict=True):
+        yield (order[start : start + size], eps, *([next(uniform)] if binarise else []))
+        start += size
+
+
+def _batch(
+    model: Trainable, images: Array, parts: tuple[Part, ...], index: Array, eps: Array, u: Array | None = None
+) -> tuple[Array, tuple[Part, ...], Array]:
+    """x (n, d), the condition and the noise of a step; with u (n, d) in [0, 1), pixels are white where u is below."""
+    x = model.kernels.gather(images, index, model.dtype)
+    if u is not None:
+        x = (u < x).astype(model.dtype)
+    return x, conditions.select(parts, index), eps
 
 
 @contextmanager

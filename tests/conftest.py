@@ -25,6 +25,11 @@ def pytest_addoption(parser):
         help="let the device cuda be there without a GPU: strict arrays of the host instead of CuPy's (tests/standin)",
     )
     parser.addoption(
+        "--no-pool",
+        action="store_true",
+        help="give every array on the GPU memory of its own, so that compute-sanitizer sees where each one ends",
+    )
+    parser.addoption(
         "--device",
         action="append",
         choices=DEVICES,
@@ -35,6 +40,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--stand-in"):
         standin.install()
+    if config.getoption("--no-pool"):
+        import cupy
+
+        cupy.cuda.set_allocator(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

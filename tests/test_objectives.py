@@ -37,7 +37,7 @@ def test_the_loss_is_the_mean_reconstruction_and_beta_times_the_summed_kl(host, 
     assert losses.reconstruction == pytest.approx(sum(nll.ravel()) / (samples * n), abs=1e-12)
     assert losses.kl == pytest.approx(sum(kl.ravel()) / n, abs=1e-12)
     assert losses.loss == pytest.approx(losses.reconstruction + beta * losses.kl, abs=1e-12)
-    assert all(type(value) is float for value in losses)
+    assert all(isinstance(value, float) for value in losses)
 
 
 @given(samples=sizes, n=sizes, l=sizes, beta=betas, annealed=st.one_of(st.none(), betas), seed=seeds)
@@ -104,7 +104,7 @@ def test_the_importance_weighted_loss_is_the_log_of_the_mean_weight(host, sample
     assert losses.loss == pytest.approx(-bounds.mean(), rel=1e-12, abs=1e-12)
     assert losses.reconstruction == pytest.approx(nll.mean(), abs=1e-12)
     assert losses.kl == pytest.approx(ratio.sum(axis=2).mean(), abs=1e-12)
-    assert all(type(value) is float for value in losses)
+    assert all(isinstance(value, float) for value in losses)
 
 
 @given(samples=sizes, n=sizes, l=sizes, beta=betas, annealed=st.one_of(st.none(), betas), seed=seeds)

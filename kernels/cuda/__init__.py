@@ -5,17 +5,22 @@ The kernels stand in the `.cu` files beside this one; what they do not do faster
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
 from minicvae.kernels.cuda.launch import Launcher, blocks
+from minicvae.kernels.cuda.products import Cublas, Epilogue
 from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 
 __all__ = ["Cuda"]
 
+AHEAD = 2**25  # bytes that are uploaded in one go, ahead of the steps that need them
+GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
 
@@ -50,10 +55,71 @@ class Cuda(CudaImages):
     def __init__(self) -> None:
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
+        self.products = Cublas(self.xp, self.launch)
+        self.graphs = os.environ.get(GRAPHS, "0") != "0"
+        self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
 
     def to_numpy(self, values: Array) -> np.ndarray:
         """`values` copied from the GPU."""
         return self.xp.asnumpy(values)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """Copied piece by piece: CuPy may upload the addresses of many small arrays, which no graph would have."""
+        shape, start = list(arrays[0].shape), 0
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+        joined = self.xp.empty(tuple(shape), arrays[0].dtype)
+        for a in arrays:
+            stop = start + a.shape[axis]
+            joined[(*(slice(None),) * axis, slice(start, stop))] = a
+            start = stop
+        return joined
+
+    def wait(self) -> None:
+        """Until everything that was launched is done."""
+        self.xp.cuda.Device().synchronize()
+
+    def describe(self) -> tuple[str, int, str]:
+        """The GPU's name, its multiprocessors, and the versions of CUDA, the driver and CuPy."""
+        runtime = self.xp.cuda.runtime
+        gpu, cuda, driver = runtime.getDeviceProperties(0), runtime.runtimeGetVersion(), runtime.driverGetVersion()
+        versions = [f"{version // 1000}.{version % 1000 // 10}" for version in (cuda, driver)]
+        software = f"CUDA {versions[0]}, driver for CUDA {versions[1]}, CuPy {self.xp.__version__}"
+        return gpu["name"].decode(), gpu["multiProcessorCount"], software
+
+    def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
+        """The arrays, uploaded many at a time."""
+        waiting: list[np.ndarray] = []
+        for a in arrays:
+            waiting.append(a)
+            if sum(x.nbytes for x in waiting) >= AHEAD:
+                yield from self._uploaded(waiting)
+                waiting = []
+        yield from self._uploaded(waiting)
+
+    def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:
+        """Views into one array of the device, which takes all in one go."""
+        if arrays:
+            flat, start = self.xp.asarray(np.concatenate([a.ravel() for a in arrays])), 0
+            for a in arrays:
+                yield flat[start : start + a.size].reshape(a.shape)
+                start += a.size
+
+    def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
+        """All of the numbers, read in one go."""
+        return self.to_numpy(self.xp.stack([x for row in numbers for x in row])).reshape(len(numbers), -1)
+
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, recorded as a CUDA graph where `graphs` says so."""
+        return Recorded(self, run) if self.graphs else run
+
+    def goes_on(self, numbers: Sequence[Array]) -> bool:
+        """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
+        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), self.stop, threads=1)
+        return True
+
+    def end_steps(self) -> None:
+        """The optimisers work again."""
+        self.stop.fill(0)
 
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
@@ -72,18 +138,18 @@ class Cuda(CudaImages):
     # Networks
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """The float parts by cuBLAS, then the gathered rows, the bias and the activation in one pass."""
-        product, gathered = None, []
+        """The product of the float parts, then the gathered rows, the bias and the activation in one pass."""
+        pairs, others = [], []
+        row: tuple[Array, ...] = ()
+        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
         for part, rows in row_blocks(parts):
-            if isinstance(part, OneHot):
-                gathered.append((W[rows], self.whole(part.labels)))
-            else:
-                product = part @ W[rows] if product is None else product + part @ W[rows]
-        if product is None:
-            product = self.xp.zeros((len(gathered[0][1]), len(b)), W.dtype)
-        for W_p, labels in gathered[:-1]:
-            self.launch("add_rows", W.dtype, blocks(product.size), W_p, labels, product, len(b), product.size)
-        return self.bias_activate(product, b, activation, *(gathered[-1] if gathered else ()))
+            if isinstance(part, OneHot) and not row:
+                row = W[rows], self.whole(part.labels)
+            elif isinstance(part, OneHot):
+                others.append(self.rows_of(W[rows], part.labels, W.dtype))
+            elif part.shape[1]:
+                pairs.append((part, W[rows]))
+        return self.products.joined(pairs, (n, len(b)), Epilogue(b, activation, *row), others)
 
     def dense_backward(
         self,
@@ -105,8 +171,9 @@ class Cuda(CudaImages):
                 self._scatter(g, part.labels, dW[rows], accumulate)
                 dparts.append(None)
             else:
-                self.product(part.T, g, dW[rows], accumulate)
-                dparts.append(g @ W[rows].T if need else None)
+                if part.shape[1]:
+                    self.products.plain(part.T, g, dW[rows], accumulate)
+                dparts.append(self.products.plain(g, W[rows].T) if need else None)
         return tuple(dparts)
 
     def embedding(self, E: Array, labels: Array) -> Array:
@@ -210,7 +277,21 @@ class Cuda(CudaImages):
         self.launch(kernel, h.dtype, n, *given, threads=_summing(d))
         return nll, derivative
 
+    def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
+        """The losses and both derivatives in one launch."""
+        losses, (dnll,), (dkl,) = self.xp.empty(3, np.float64), self._like(nll, 1), self._like(kl, 1)
+        weights = (0.0, weight) if isinstance(weight, self.xp.ndarray) else (weight, None)
+        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, *weights, floor
+        self.launch("elbo", kl.dtype, 1, *given)
+        return losses[0], losses[1], losses[2], dnll, dkl
+
     # Optimisers
+
+    def clip(self, grad: Array, limit: float) -> Array:
+        """The norm stays on the device, and so does what it decides."""
+        norm = self.norm(grad)
+        grad *= limit / self.xp.maximum(norm, limit)
+        return norm
 
     def sgd(
         self,
@@ -225,7 +306,7 @@ class Cuda(CudaImages):
         """One pass over the three buffers."""
         size = len(value)
         settings = learning_rate, momentum, nesterov, weight_decay
-        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings)
+        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings, self.stop)
 
     def adam(
         self,
@@ -245,4 +326,4 @@ class Cuda(CudaImages):
         # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
         decays = beta1, 1 - beta1, beta2, 1 - beta2
         settings = *decays, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay
-        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings)
+        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings, self.stop)

@@ -48,8 +48,9 @@ __device__ inline real slope(real y, int f) {
 
 // The sum of `x` over the threads of a block, pairs first, then pairs of pairs; every thread gets it.
 // blockDim.x is a power of two, at most MOST, and every thread calls.
-__device__ inline real block_sum(real x) {
-    __shared__ real part[MOST];
+template <class Number>
+__device__ inline Number block_sum(Number x) {
+    __shared__ Number part[MOST];
     int t = threadIdx.x;
     part[t] = x;
     __syncthreads();
@@ -57,7 +58,7 @@ __device__ inline real block_sum(real x) {
         if (t < half) part[t] += part[t + half];
         __syncthreads();
     }
-    real sum = part[0];
+    Number sum = part[0];
     __syncthreads();  // before anyone writes the next sum
     return sum;
 }

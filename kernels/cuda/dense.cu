@@ -1,22 +1,16 @@
 // Around the products of a dense layer or a convolution: bias, gathered rows and activation, and their way back.
 
-// y = f(product + b + rows[labels]). product (n, d) may be y itself, or null for none; rows (classes, d) with labels
-// (n,), or null: what a one-hot part adds is the row of W of each example's label.
-KERNEL bias_activate(const real* product, const real* b, const real* rows, const label* labels, real* y, int d,
-                     int size, int activation) {
+// y = f(Σ products + b + rows[labels]). products (planes, n, d), of which the first may be y itself, and of which there
+// may be none; rows (classes, d) with labels (n,), or null: what a one-hot part adds is the row of W of each label.
+KERNEL bias_activate(const real* products, int planes, const real* b, const real* rows, const label* labels, real* y,
+                     int d, int size, int activation) {
     int i = place();
     if (i >= size) return;
     int j = i % d;
     real h = b[j];
-    if (product) h += product[i];
+    for (int plane = 0; plane < planes; plane++) h += products[(long long)plane * size + i];
     if (labels) h += rows[labels[i / d] * d + j];
     y[i] = activate(h, activation);
-}
-
-// product += rows[labels], for all parts with labels but the last, which `bias_activate` adds.
-KERNEL add_rows(const real* rows, const label* labels, real* product, int d, int size) {
-    int i = place();
-    if (i < size) product[i] += rows[labels[i / d] * d + i % d];
 }
 
 // g = dy f'(y), and its sums over blocks of `rows` rows: sums (blocks, d), or db (d,) itself where one block has them

@@ -7,19 +7,20 @@ from typing import Any
 
 from minicvae.kernels.convolution import Pair, span, transposed_size
 from minicvae.kernels.cuda.launch import blocks
+from minicvae.kernels.cuda.products import ACTIVATIONS, Cublas, Epilogue
 from minicvae.kernels.reference import Array, Reference
 
 __all__ = ["CudaImages"]
 
-ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")  # in the order of the names in `common.cuh`
 WARP = 32
 ROWS = 512  # of a gradient, which one block sums for the bias; of more, many blocks sum parts
 
 
 class CudaImages(Reference):
-    """Convolutions as products of windows (im2col) by cuBLAS; pooling and upsampling pixel by pixel."""
+    """Convolutions as products of windows (im2col); pooling and upsampling pixel by pixel."""
 
     launch: Any
+    products: Cublas
 
     def whole(self, a: Array) -> Array:
         """The same numbers, C-contiguous."""
@@ -34,22 +35,6 @@ class CudaImages(Reference):
         if a.strides[1] != a.itemsize or step < a.shape[1]:
             a, step = self.xp.ascontiguousarray(a), a.shape[1]
         return a, step
-
-    def product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
-        """out = a b, or out += a b."""
-        if accumulate:
-            out += a @ b
-        else:
-            self.xp.matmul(a, b, out=out)
-
-    def bias_activate(
-        self, product: Array, b: Array, activation: str, rows: Array | None = None, labels: Array | None = None
-    ) -> Array:
-        """f(product + b + rows[labels]), in place; product (..., d), b (d,)."""
-        f, d = ACTIVATIONS.index(activation), len(b)
-        given = product, b, rows, labels, product, d, product.size, f
-        self.launch("bias_activate", product.dtype, blocks(product.size), *given)
-        return product
 
     def slope_times(self, dy: Array, y: Array, activation: str, db: Array, accumulate: bool) -> Array:
         """g = dy ⊙ f'(y), and db = Σ g over all axes but the last, added to what is there where `accumulate` is true.
@@ -91,8 +76,9 @@ class CudaImages(Reference):
         """The product of all windows with the kernel, then bias and activation in one pass."""
         kernel = W.shape[:2]
         i, j = self._places(x, kernel, stride, padding)
-        y = self.gathered(x, kernel, stride, padding) @ W.reshape(-1, len(b))
-        return self.bias_activate(y, b, activation).reshape(len(x), i, j, len(b))
+        P, c_out = self.gathered(x, kernel, stride, padding), len(b)
+        y = self.products.joined([(P, W.reshape(-1, c_out))], (len(P), c_out), Epilogue(b, activation))
+        return y.reshape(len(x), i, j, c_out)
 
     def conv2d_backward(
         self,
@@ -112,18 +98,19 @@ class CudaImages(Reference):
         n, i, j, c_out = y.shape
         g = self.slope_times(dy, y, activation, db, accumulate)
         P = self.gathered(x, W.shape[:2], stride, padding)
-        self.product(P.T, g, dW.reshape(-1, c_out), accumulate)
+        self.products.plain(P.T, g, dW.reshape(-1, c_out), accumulate)
         if not need_dx:
             return None
-        u = (g @ W.reshape(-1, c_out).T).reshape(n, i, j, *W.shape[:3])
+        u = self.products.plain(g, W.reshape(-1, c_out).T).reshape(n, i, j, *W.shape[:3])
         return self.overlap_add(u, x.shape[1:3], stride, padding)
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
         """The product of every pixel with the kernel, the overlap of the stamps, then bias and activation."""
         n, i, j, c_in = x.shape
         h, w = (transposed_size(*axis, padding) for axis in zip((i, j), W.shape[:2], stride, strict=True))
-        u = (self.whole(x).reshape(-1, c_in) @ W.reshape(-1, c_in).T).reshape(n, i, j, *W.shape[:3])
-        return self.bias_activate(self.overlap_add(u, (h, w), stride, padding), b, activation)
+        u = self.products.plain(self.whole(x).reshape(-1, c_in), W.reshape(-1, c_in).T)
+        y = self.overlap_add(u.reshape(n, i, j, *W.shape[:3]), (h, w), stride, padding)
+        return self.products.finish(y, 1, y, Epilogue(b, activation))
 
     def conv2d_transpose_backward(
         self,
@@ -143,8 +130,8 @@ class CudaImages(Reference):
         c_in = x.shape[3]
         g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
         P = self.gathered(g, W.shape[:2], stride, padding)
-        self.product(P.T, self.whole(x).reshape(-1, c_in), dW.reshape(-1, c_in), accumulate)
-        return (P @ W.reshape(-1, c_in)).reshape(x.shape) if need_dx else None
+        self.products.plain(P.T, self.whole(x).reshape(-1, c_in), dW.reshape(-1, c_in), accumulate)
+        return self.products.plain(P, W.reshape(-1, c_in)).reshape(x.shape) if need_dx else None
 
     def _places(self, x: Array, kernel: Pair, stride: Pair, padding: str) -> Pair:
         """How many places a kernel has along rows and columns."""

@@ -7,6 +7,7 @@ is first launched in a type, by NVRTC through CuPy, which keeps the result on di
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +21,15 @@ __all__ = ["Declaration", "Launcher", "declarations", "files", "options", "parse
 HERE = Path(__file__).parent
 THREADS = 256  # of a block; blocks that sum have fewer where there is less to sum
 REAL = {"float32": "float", "float64": "double"}
-TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32}  # and real, which the launch gives
+NULL = np.intp(0)  # a pointer to nothing
+TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.float64}  # and real, as the launch says
 
 
 class Declaration(NamedTuple):
     """A kernel: its name, the file that it stands in, and its parameters as pairs of a type and a name.
 
-    A matrix `x` that is followed by `x_step` may have other numbers between its rows.
+    A matrix `x` that is followed by `x_step` may have other numbers between its rows; by `x_row` and `x_column`, also
+    between its columns.
     """
 
     name: str
@@ -73,7 +76,7 @@ class Launcher:
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._modules: dict[tuple[str, str], Any] = {}
-        self._functions: dict[tuple[str, str], Any] = {}
+        self._compiled: dict[tuple[str, Any], tuple[Any, list[Callable[[Any], Any]]]] = {}
 
     def __call__(
         self, name: str, dtype: Any, grid: int | tuple[int, ...], *arguments: Any, threads: int = THREADS
@@ -89,37 +92,45 @@ class Launcher:
         OverflowError
             For a size of 2^31 or more.
         """
-        kernel = declarations()[name]
-        if len(arguments) != len(kernel.parameters):
-            raise TypeError(f"{name}: expected {len(kernel.parameters)} arguments, got {len(arguments)}")
-        real = np.dtype(dtype)
-        given = [_argument(kernel, i, x, real) for i, x in enumerate(arguments)]
-        self._function(kernel, real.name)(grid if isinstance(grid, tuple) else (grid,), (threads,), tuple(given))
+        if (name, dtype) not in self._compiled:
+            self._compiled[name, dtype] = self._compile(declarations()[name], np.dtype(dtype))
+        function, takes = self._compiled[name, dtype]
+        if len(arguments) != len(takes):
+            raise TypeError(f"{name}: expected {len(takes)} arguments, got {len(arguments)}")
+        given = tuple(take(x) for take, x in zip(takes, arguments, strict=True))
+        grid = grid if isinstance(grid, tuple) else (grid,)
+        if all(grid):
+            function(grid, (threads,), given)
 
-    def _function(self, kernel: Declaration, dtype: str) -> Any:
-        """The compiled kernel, compiled with its whole file when it is first asked for."""
-        if (kernel.name, dtype) not in self._functions:
-            if (kernel.file, dtype) not in self._modules:
-                compiled = self._cupy.RawModule(code=source(kernel.file), options=options(dtype))
-                self._modules[kernel.file, dtype] = compiled
-            self._functions[kernel.name, dtype] = self._modules[kernel.file, dtype].get_function(kernel.name)
-        return self._functions[kernel.name, dtype]
+    def _compile(self, kernel: Declaration, dtype: np.dtype) -> tuple[Any, list[Callable[[Any], Any]]]:
+        """The kernel, compiled with its whole file when it is first asked for, and what takes its arguments."""
+        if (kernel.file, dtype.name) not in self._modules:
+            compiled = self._cupy.RawModule(code=source(kernel.file), options=options(dtype))
+            self._modules[kernel.file, dtype.name] = compiled
+        takes = [_take(kernel, i, dtype) for i in range(len(kernel.parameters))]
+        return self._modules[kernel.file, dtype.name].get_function(kernel.name), takes
 
 
-def _argument(kernel: Declaration, i: int, x: Any, real: np.dtype) -> Array:
-    """The i-th argument as a kernel takes it: CuPy hands Python's numbers over as eight bytes, whatever is expected."""
+def _take(kernel: Declaration, i: int, real: np.dtype) -> Callable[[Any], Any]:
+    """What makes of an argument its i-th parameter: CuPy hands Python's numbers over as eight bytes, whatever it is."""
     kind, name = kernel.parameters[i]
     base = kind.removeprefix("const ").rstrip("*")
     expected = real if base == "real" else np.dtype(TYPES[base])
     if not kind.endswith("*"):
-        return expected.type(x)
-    if x is None:
-        return np.intp(0)
-    stepping = any(other == f"{name}_step" for _, other in kernel.parameters[i + 1 : i + 2])
-    if x.dtype != expected or not (x.flags.c_contiguous or (stepping and x.strides[-1] == x.itemsize)):
-        layout = "" if x.flags.c_contiguous else " with strides"
-        raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")
-    return x
+        return expected.type
+    follower = "".join(other for _, other in kernel.parameters[i + 1 : i + 2])
+    rows, columns = follower in (f"{name}_step", f"{name}_row"), follower == f"{name}_row"
+
+    def take(x: Array | None) -> Any:
+        if x is None:
+            return NULL
+        fits = x.flags.c_contiguous or columns or (rows and x.strides[-1] == x.itemsize)
+        if x.dtype != expected or not fits:
+            layout = "" if fits else " with strides"
+            raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")
+        return x
+
+    return take
 
 
 def blocks(size: int, threads: int = THREADS) -> int:

@@ -89,10 +89,7 @@ KERNEL log_mean_exp(const real* log_w, real* bound, real* weights, int n, int sa
     int i = place();
     if (i >= n) return;
     real largest = log_w[i];
-    for (int s = 1; s < samples; s++) {
-        real w = log_w[s * n + i];
-        if (w > largest || w != w) largest = w;
-    }
+    for (int s = 1; s < samples; s++) largest = max(largest, log_w[s * n + i]);
     real total = 0;
     for (int s = 0; s < samples; s++) total += weights[s * n + i] = exp(log_w[s * n + i] - largest);
     for (int s = 0; s < samples; s++) weights[s * n + i] /= total;

@@ -121,7 +121,7 @@ class ConditionalVAE(Trainable):
                 dz = dz + adversary_backward()
             dmean_z, dlog_var_z = sample_backward(dz.reshape(s, n, l))
             dmean_kl, dlog_var_kl = kl_backward(dkl)
-            dh = k.xp.concatenate([dmean_z + dmean_kl, dlog_var_z + dlog_var_kl], axis=1)
+            dh = k.concatenate([dmean_z + dmean_kl, dlog_var_z + dlog_var_kl], axis=1)
             encoder_backward(dh, need_dx=False)
 
         return losses, backward

@@ -1,4 +1,4 @@
-"""The device cuda without a GPU, for these tests alone: `load("cuda")` gives kernels on the stand-in's arrays."""
+"""The device cuda for these tests: CuPy's stand-in everywhere, and the GPU itself where there is one."""
 
 import sys
 
@@ -6,6 +6,8 @@ import pytest
 import standin
 
 from minicvae.kernels import Reference, load
+
+GPU = pytest.param("gpu", marks=pytest.mark.cuda)
 
 
 class Plain(Reference):
@@ -17,31 +19,45 @@ class Plain(Reference):
         return self.xp.asnumpy(values)
 
 
-@pytest.fixture(scope="session", params=["plain", "kernels"])
-def cuda(request):
-    """The kernels of the device cuda on strict arrays: plain expressions, and the `.cu` files run by the host."""
-    if request.param == "plain":
-        return Plain(standin.module(standin.RawModule))
+@pytest.fixture(scope="session")
+def compiled():
+    """The kernels of the `.cu` files on strict arrays, run by the host."""
     if standin.missing:
         pytest.skip(standin.missing)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", standin.module(standin.RawModule))
         return load.__wrapped__("cuda")
+
+
+def chosen(request):
+    """The kernels that the parameter names."""
+    if request.param == "plain":
+        return Plain(standin.module(standin.RawModule))
+    if request.param == "host":
+        return request.getfixturevalue("compiled")
+    if request.config.getoption("--stand-in"):
+        pytest.skip("--stand-in: there is no GPU")
+    try:
+        return load("cuda")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", params=["plain", "host", GPU])
+def cuda(request):
+    """The device cuda: plain expressions on strict arrays, the `.cu` files run by the host, and by a GPU."""
+    return chosen(request)
+
+
+@pytest.fixture(scope="session", params=["host", GPU])
+def kernels_of_cuda(request):
+    """The kernels of the `.cu` files, run by the host and by a GPU."""
+    return chosen(request)
 
 
 @pytest.fixture
 def on_cuda(cuda, monkeypatch):
-    """Lets everything that asks for the device cuda have the stand-in's."""
+    """Lets everything that asks for the device cuda have these kernels."""
     for place in ("minicvae.models.base", "minicvae.layers.layer", "minicvae.classifier"):
         monkeypatch.setattr(f"{place}.load", lambda device: cuda if device == "cuda" else load(device))
     return cuda
-
-
-@pytest.fixture(scope="session")
-def compiled():
-    """The kernels of the `.cu` files, run by the host."""
-    if standin.missing:
-        pytest.skip(standin.missing)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", standin.module(standin.RawModule))
-        return load.__wrapped__("cuda")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import standin
 
-from minicvae.kernels.cuda import images, launch
+from minicvae.kernels.cuda import launch, products
 
 cp = standin.module(standin.RawModule)
 GPUS = ("sm_70", "sm_75", "sm_80", "sm_90")
@@ -77,7 +77,7 @@ def test_a_declaration_is_read_with_its_types():
 
 def test_the_activations_have_the_same_numbers_on_both_sides():
     names = re.search(r"enum \{ (.*?) \}", SOURCES["common.cuh"])[1].lower().split(", ")
-    assert tuple(names) == images.ACTIVATIONS
+    assert tuple(names) == products.ACTIVATIONS
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ def test_weights_are_set_from_arrays_of_either_side(on_cuda):
     np.testing.assert_array_equal(on_cuda.to_numpy(model.parameters[name]), 2.0)
 
 
-def test_the_same_seed_gives_the_same_bits_in_whatever_order_the_threads_run(compiled, on_cuda, monkeypatch):
+def test_the_same_seed_gives_the_same_bits_in_whatever_order_the_threads_run(on_cuda, monkeypatch):
     weights = []
     for backwards in (False, True, False):
         monkeypatch.setitem(standin.ORDER, "backwards", backwards)

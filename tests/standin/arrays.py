@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+LAUNCHED = Counter()  # graphs
 CROSSINGS = Counter()  # "to the device" and "to the host"
 
 
@@ -36,6 +37,7 @@ METHODS = listed(
     "all any argmax argmin astype clip copy cumsum dot fill max mean min prod ravel repeat reshape squeeze std sum "
     "swapaxes take transpose var view"
 )
+PRODUCTS = ("matmul", "dot", "tensordot", "__matmul__", "__rmatmul__", "__imatmul__")  # what cuBLAS does
 FRESH = ("ascontiguousarray", "copy", "zeros", "zeros_like")  # what gives memory of its own
 CONSTANTS = ["bool_", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "pi", "uint8"]
 PAD = 64  # numbers beside the memory of an array, which nobody may write to
@@ -43,6 +45,8 @@ NOT_IN_CUPY = {"where", "initial", "subok", "like", "keepdim"}  # arguments that
 
 
 def crossed(direction):
+    if tape.recording:
+        raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: something goes {direction} while a graph is recorded")
     CROSSINGS[direction] += 1
 
 
@@ -65,6 +69,77 @@ def peer(x):
     if isinstance(x, (tuple, list)):
         return type(x)(peer(part) for part in x)
     return x
+
+
+class Tape:
+    """What a stream records: each result with what has to be done to have it anew."""
+
+    def __init__(self):
+        self.recording, self.entries = False, []
+
+    def keep(self, result, carry_out):
+        """`result`, which `carry_out` gives anew, or None where a kernel will fill it."""
+        if self.recording:
+            self.entries.append((result, carry_out))
+        return result
+
+    def refuse_cublas(self):
+        if self.recording:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+
+
+tape = Tape()
+
+
+class Graph:
+    """A CUDA graph: does again what was recorded, in the same memory."""
+
+    def __init__(self, entries):
+        self._entries = entries
+        for result, _ in entries:  # of what the recording itself has computed nothing may be used
+            if isinstance(result, ndarray) and result.dtype.kind == "f":
+                owns = result._held.base is None or isinstance(result._held.base, Fenced)
+                result._held.fill(np.nan) if owns else None
+
+    def launch(self, stream=None):
+        LAUNCHED["graph"] += 1
+        for result, carry_out in self._entries:
+            anew = carry_out() if carry_out else None
+            if isinstance(result, ndarray) and anew is not None and not np.shares_memory(anew, result._held):
+                result._held[...] = anew
+
+
+class Stream:
+    """`cupy.cuda.Stream`, which is current inside `with`."""
+
+    def __init__(self, null=False, non_blocking=False, ptds=False):
+        self._current = False
+
+    def __enter__(self):
+        self._current = True
+        return self
+
+    def __exit__(self, *error):
+        self._current = False
+
+    def begin_capture(self, mode=None):
+        assert self._current
+        tape.recording, tape.entries = True, []
+
+    def end_capture(self):
+        tape.recording = False
+        return Graph(tape.entries)
+
+
+class MemoryPool:
+    def malloc(self, size):
+        raise NotImplementedError("the stand-in has no memory of its own")
+
+
+@contextmanager
+def using_allocator(allocator=None):
+    assert callable(allocator)
+    yield
 
 
 def refuse_lists(args):
@@ -111,12 +186,20 @@ def offered(function, name):
         if name in UFUNCS:
             refuse_lists(args)
         out = kwargs.get("out")
-        result = function(*map(peer, args), **{key: peer(value) for key, value in kwargs.items()})
+
+        def carry_out():
+            return function(*map(peer, args), **{key: peer(value) for key, value in kwargs.items()})
+
+        if name in PRODUCTS:
+            tape.refuse_cublas()
+        if name in ("concatenate", "stack") and tape.recording:
+            raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {name} may upload the addresses of its arrays")
+        result = carry_out()
         if out is not None:
-            return out
+            return tape.keep(out, carry_out)
         if name.startswith("empty"):
-            return ndarray(fenced(result.shape, result.dtype))
-        return ndarray(kept(result)) if name in FRESH else wrapped(result)
+            return tape.keep(ndarray(fenced(result.shape, result.dtype)), None)
+        return tape.keep(ndarray(kept(result)) if name in FRESH else wrapped(result), carry_out)
 
     call.__name__ = name
     return call
@@ -192,10 +275,13 @@ class ndarray:  # noqa: N801 - the name that errors show
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index):
-        return ndarray(self._held[self._index(index)])
+        where = self._index(index)
+        return tape.keep(ndarray(self._held[where]), lambda: self._held[where])
 
     def __setitem__(self, index, value):
-        self._held[self._index(index)] = peer(value)
+        where = self._index(index)
+        self._held[where] = peer(value)
+        tape.keep(None, lambda: self._held.__setitem__(where, peer(value)))
 
     @staticmethod
     def _index(index):
@@ -220,8 +306,12 @@ class ndarray:  # noqa: N801 - the name that errors show
 def operator(name):
     def call(self, other):
         refuse_lists([other])
+        if name in PRODUCTS:
+            tape.refuse_cublas()
         result = getattr(self._held, name)(peer(other))
-        return NotImplemented if result is NotImplemented else wrapped(result)
+        if result is NotImplemented:
+            return result
+        return tape.keep(wrapped(result), lambda: getattr(self._held, name)(peer(other)))
 
     return call
 
@@ -230,7 +320,14 @@ def in_place(name):
     def call(self, other):
         refuse_lists([other])
         getattr(self._held, name)(peer(other))
-        return self
+        return tape.keep(self, lambda: getattr(self._held, name)(peer(other)))
+
+    return call
+
+
+def unary(name):
+    def call(self):
+        return tape.keep(wrapped(getattr(self._held, name)()), lambda: getattr(self._held, name)())
 
     return call
 
@@ -242,7 +339,7 @@ for word in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul",
 for word in ["lt", "le", "eq", "ne", "gt", "ge"]:
     setattr(ndarray, f"__{word}__", operator(f"__{word}__"))
 for word in ["neg", "pos", "abs", "invert"]:
-    setattr(ndarray, f"__{word}__", lambda self, word=word: wrapped(getattr(self._held, f"__{word}__")()))
+    setattr(ndarray, f"__{word}__", unary(f"__{word}__"))
 
 
 def array(values, dtype=None, copy=True):
@@ -289,7 +386,18 @@ def module(raw_module):
         setattr(cupy, thing.__name__, thing)
     cupy.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided))
     cupy.cuda = SimpleNamespace(
-        runtime=SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError),
+        runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda device: {"name": b"a GPU's stand-in", "multiProcessorCount": 1},
+            runtimeGetVersion=lambda: 12090,
+            driverGetVersion=lambda: 13000,
+        ),
+        Device=lambda: SimpleNamespace(synchronize=lambda: None),
+        Stream=Stream,
+        MemoryPool=MemoryPool,
+        using_allocator=using_allocator,
     )
     cupy.RawModule = raw_module
+    cupy.__version__ = "0"
     return cupy

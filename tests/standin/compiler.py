@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minicvae.kernels.cuda.launch import parse
-from standin.arrays import PAD, ndarray
+from standin.arrays import PAD, ndarray, tape
 
 HERE = Path(__file__).parent
 LAUNCHES = Counter()  # by kernel
@@ -81,6 +81,7 @@ class Function:
             raise ValueError(f"{self.name}: a launch of {grid} blocks of {block} threads")
         held = [a._held.ctypes.data_as(ctypes.c_void_p) if isinstance(a, ndarray) else c_value(a) for a in args]
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
+        tape.keep(None, lambda: self(grid, block, args))
         shape = (ctypes.c_uint * 2)(*grid, *[1] * (2 - len(grid)))
         LAUNCHES[self.name] += 1
         if self._entry(shape, ctypes.c_uint(block[0]), ctypes.c_int(ORDER["backwards"]), pointers):

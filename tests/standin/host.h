@@ -21,6 +21,7 @@ using std::exp;
 using std::expm1;
 using std::fabs;
 using std::fma;
+using std::isfinite;
 using std::log;
 using std::log1p;
 using std::max;
