@@ -276,6 +276,7 @@ def diagnose(
     if len(images) < 2:
         raise ValueError(f"x: expected at least two images, got {len(images)}")
     mean, log_var = model.encode(x, c)
+    seen, seen_log_var = model.encode(x, c, relative=True)
     generated = model.generate(c, seed=seed).reshape(images.shape)
     groups = conditions.groups(parts, model.kernels)
     several = len(np.unique(groups)) > 1
@@ -291,9 +292,9 @@ def diagnose(
     if classifier is not None:
         recognised = Pair(classifier.accuracy(generated, groups), classifier.accuracy(images, groups))
     return Diagnosis(
-        kl_by_dimension(mean, log_var),
+        kl_by_dimension(seen, seen_log_var),
         information(mean, log_var, groups, seed=seed),
-        mean.var(axis=0, dtype=np.float64),
+        seen.var(axis=0, dtype=np.float64),
         label_probe(mean, log_var, groups, seed=seed) if several else None,
         Pair(*(float(np.nanmean(spread)) for spread in spreads)),
         near,
