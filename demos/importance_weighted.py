@@ -94,5 +94,7 @@ for name in args.models:
 
 # %% The picture: the KL of each dimension of z
 plots.save(plots.compared_dimensions(diagnoses), args.out / "dimensions.png")
-print(f"\nNLL of the first {scored:,} test images, {samples:,} samples each, after {history.epochs:,} of the published 3,280")
-print(f"epochs on {len(images):,} images. The table, the picture and the models are in {args.out}/")
+print(
+    f"\nNLL of the first {scored:,} test images, {samples:,} samples each, after {history.epochs:,} of the published\n"
+    f"3,280 epochs, on {len(images):,} images. The table, the picture and the models are in {args.out}/"
+)

@@ -73,9 +73,9 @@ class ConditionalVAE(Trainable):
     @property
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks by name, in the order in which they run."""
-        known = [("encoder", self.encoder), ("prior", self.prior), ("decoder", self.decoder)]
-        known += [("discriminator", self.adversary and self.adversary.discriminator)]
-        return [(name, network) for name, network in known if network]
+        discriminator = self.adversary and self.adversary.discriminator
+        known = {"encoder": self.encoder, "prior": self.prior, "decoder": self.decoder, "discriminator": discriminator}
+        return [(name, network) for name, network in known.items() if network]
 
     @property
     def widths(self) -> dict[str, tuple[int, int]]:

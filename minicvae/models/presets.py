@@ -80,7 +80,7 @@ class Preset:
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float | Schedule = 1e-3
-    optimizer: Optimizer = Adam()
+    optimizer: str | Optimizer = "adam"
     pixels: str = "grey"
     mean_start: bool = False
 

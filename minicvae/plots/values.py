@@ -64,7 +64,8 @@ def variables(condition: Condition, names: Any = None) -> list[Variable]:
             )
         ]
     if isinstance(condition, Nothing):
-        return [Variable("images", np.zeros(1), [""], True, lambda c: np.zeros(len(c)), lambda c, values: c)]
+        only = np.zeros(1, np.int64)  # as if all images were of one class
+        return [Variable("class", only, ["any"], True, lambda c: np.repeat(only, len(c)), lambda c, values: values)]
     if isinstance(condition, Vector):
         titles = _names(names, condition.dim) or [f"c[{j}]" for j in range(condition.dim)]
         labels = [signed(value, "g") for value in SWEEP]
