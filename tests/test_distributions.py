@@ -192,7 +192,6 @@ def test_the_picture_is_the_expected_pixel(host, n, d, seed):
     np.testing.assert_array_equal(LearnedGaussian().mean(host, h), np.clip(h[:, :d], 0, 1))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_likelihood
 def test_what_a_decoder_starts_from_is_the_mean_image_wherever_that_can_be(host, likelihood):
     mean = np.array([0.0, 1e-4, 0.2, 0.5, 0.97, 1.0])
@@ -207,6 +206,7 @@ def test_a_learnt_variance_starts_at_one():
     np.testing.assert_array_equal(LearnedGaussian().start(np.array([0.2, 0.4])), [0.2, 0.4, 0, 0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_samples_have_the_likelihoods_mean_and_variance(kernels, dtype):
     n, d = 20_000, 3
     location, v = np.array([-1.0, 0.2, 2.0]), np.array([-4.0, 0.0, 1.0])

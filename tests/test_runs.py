@@ -253,4 +253,4 @@ def test_damaged_metrics_are_refused_by_name(run, text):
 
 def test_every_way_to_stop_has_a_status():
     assert History().stopped in STATUSES
-    assert set(STATUSES) == {"epochs", "early", "interrupted", "error"}
+    assert set(STATUSES) == {"epochs", "until", "early", "interrupted", "error"}
