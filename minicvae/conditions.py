@@ -189,6 +189,13 @@ def draw(condition: Condition, n: int, rng: np.random.Generator) -> Any:
     return rng.normal(size=(n, condition.width))
 
 
+def take(c: Any, index: Any) -> Any:
+    """The entries c[index] of a condition as users hand it in: an array, or a dict of them."""
+    if isinstance(c, Mapping):
+        return {name: take(part, index) for name, part in c.items()}
+    return np.asarray(c)[index]
+
+
 def _arrays(parts: tuple[Part, ...]) -> Iterator[Array]:
     return (part.labels if isinstance(part, OneHot) else part for part in parts)
 

@@ -19,7 +19,7 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight (d_in, d_out) or a kernel (h, w, c_in, c_out)."""
     if len(shape) < 2:
-        return max(prod(shape), 1), max(prod(shape), 1)
+        return prod(shape), prod(shape)
     receptive = prod(shape[:-2])
     return receptive * shape[-2], receptive * shape[-1]
 

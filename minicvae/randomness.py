@@ -47,7 +47,11 @@ def generator(seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.
 
     Seed and purpose are Philox's key, epoch and step the two high words of its counter, so that no two of these
     streams overlap: each has 2^128 blocks of four numbers to itself.
+
+    Raises TypeError or ValueError for a seed that is none, and TypeError for a purpose that is none.
     """
+    if not isinstance(purpose, Purpose):
+        raise TypeError(f"purpose: expected a Purpose, got {type(purpose).__name__} {purpose!r}")
     key = np.array([check_seed(seed), purpose], dtype=np.uint64)
     counter = np.array([0, 0, step, epoch], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -9,7 +9,7 @@ import minicvae as mc
 from minicvae import classifier as module
 from minicvae.classifier import Classifier, digit_network, shifted, trained_on
 from minicvae.gradcheck import check_gradients
-from minicvae.layers import Dense
+from minicvae.layers import Conv2D, Dense
 
 SHAPE = (8, 9)
 
@@ -123,20 +123,34 @@ def test_a_shifted_image_is_the_image_moved_with_nothing_but_black_around_it(h, 
         assert other.tobytes() in candidates
 
 
-def test_every_shift_occurs():
-    image = np.zeros((400, 5, 5), np.uint8)
-    image[:, 2, 2] = 1
-    moved = shifted(image, 1, np.random.default_rng(0)).sum(axis=0)
-    assert (moved[1:4, 1:4] > 10).all()
-    assert moved.sum() == moved[1:4, 1:4].sum() == 400
+@pytest.mark.parametrize("by", [1, 2])
+def test_every_shift_occurs(by):
+    image = np.zeros((1000, 7, 7), np.uint8)
+    image[:, 3, 3] = 1
+    moved = shifted(image, by, np.random.default_rng(0)).sum(axis=0)
+    within = moved[3 - by : 4 + by, 3 - by : 4 + by]
+    assert (within > 10).all()
+    assert moved.sum() == within.sum() == 1000
+
+
+@given(h=st.integers(1, 12), w=st.integers(1, 12), classes=st.integers(2, 5))
+def test_the_network_for_digits_is_the_one_that_is_described(h, w, classes):
+    network = digit_network((h, w), classes)
+    shapes = {name: value.shape for name, value in Classifier(network, device="numpy").parameters.items()}
+    small = -(-h // 4) * -(-w // 4)  # two strides of 2, of which the edge gets a window too
+    expected = [(5, 5, 1, 16), (16,), (3, 3, 16, 32), (32,), (32 * small, 128), (128,), (128, classes), (classes,)]
+    assert list(shapes.values()) == expected
+    activations = [layer.activation for layer in network.layers if isinstance(layer, (Conv2D, Dense))]
+    assert activations == ["relu", "relu", "relu", "linear"]
 
 
 def test_the_classifier_of_a_data_set_is_trained_once_and_then_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "EPOCHS", 2)
     x, labels = bars(60)
     said = []
     first = trained_on(x, labels, device="numpy", cache=tmp_path, announce=lambda: said.append("training"))
     (file,) = tmp_path.iterdir()
+    assert first.accuracy(x, labels) > 0.95
+    assert list(first.parameters.values())[-1].shape == (3,)
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "fit", None)
         again = trained_on(x, labels, device="numpy", cache=tmp_path, announce=lambda: said.append("again"))
@@ -145,10 +159,21 @@ def test_the_classifier_of_a_data_set_is_trained_once_and_then_read(tmp_path, mo
         np.testing.assert_array_equal(value, again.parameters[name])
     trained_on(x, (labels + 1) % 3, device="numpy", cache=tmp_path)
     trained_on(x[1:], labels[1:], device="numpy", cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    trained_on(x[::-1], labels, device="numpy", cache=tmp_path)
+    trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
     file.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="damaged"):
         trained_on(x, labels, device="numpy", cache=tmp_path)
+
+
+def test_a_classifier_that_an_older_version_has_kept_is_not_read_but_trained_anew(tmp_path, monkeypatch):
+    x, labels = bars(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.checkpoint, "FORMAT", "of old")
+        trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.slow

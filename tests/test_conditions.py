@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.conditions import CONDITIONS, Classes, Condition, Parts, Vector, count, groups, joined, repeat, select
+from minicvae.conditions import (
+    CONDITIONS,
+    Classes,
+    Condition,
+    Parts,
+    Vector,
+    count,
+    draw,
+    groups,
+    joined,
+    repeat,
+    select,
+)
 from minicvae.kernels import OneHot, load
 from minicvae.layers import Chain, Dense, Embedding, Pathways
 
@@ -20,6 +32,26 @@ def encode(condition, c, dtype="float64"):
 
 def three(digit=(1, 2), style=((0.0, 1.0), (2.0, 3.0)), width=(0, 2)):
     return {"digit": list(digit), "style": np.array(style), "width": np.array(width)}
+
+
+# Drawn
+
+
+@given(classes=sizes, dim=sizes, n=st.integers(1, 9), seed=st.integers(0, 2**32))
+def test_a_drawn_condition_is_one_that_users_may_hand_in(classes, dim, n, seed):
+    condition = Parts({"digit": Classes(classes), "style": Vector(dim), "width": Classes(3, embedding=4)})
+    c = draw(condition, n, np.random.default_rng(seed))
+    assert count(encode(condition, c)) == n
+    assert (c["digit"].shape, c["style"].shape) == ((n,), (n, dim))
+    np.testing.assert_array_equal(c["digit"], draw(Classes(classes), n, np.random.default_rng(seed)))
+
+
+def test_labels_are_drawn_evenly_and_numbers_from_the_standard_normal():
+    counts = np.bincount(draw(Classes(5), 10_000, np.random.default_rng(0)), minlength=5)
+    assert np.abs(counts - 2000).max() < 6 * 40  # √(n p (1 - p)) = 40
+    numbers = draw(Vector(4), 2500, np.random.default_rng(0))
+    assert abs(numbers.mean()) < 0.06
+    assert numbers.var() == pytest.approx(1, abs=0.09)
 
 
 # Taken

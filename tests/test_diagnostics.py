@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial import distance as scipy_distance
@@ -14,6 +14,8 @@ from minicvae import diagnostics
 from minicvae.classifier import Classifier
 from minicvae.conditions import Vector
 from minicvae.diagnostics import (
+    ACTIVE,
+    COPIED,
     Diagnosis,
     Pair,
     diagnose,
@@ -177,7 +179,9 @@ def test_a_model_is_diagnosed_and_the_table_holds_every_number():
     assert found.nearest_real == pytest.approx([nearest(images, training)[1].mean() for images in (generated, x)])
     assert found.copied.reference == pytest.approx(nearest(generated, x)[1].mean())
     assert found.nearest_real.found < found.copied.found  # among 90 training images, and among 60 of them
-    assert found.recognised == (classifier.accuracy(generated, c), classifier.accuracy(x, c))
+    each = np.repeat([0, 1, 2], 1000)
+    drawn = model.generate(each, seed=2)
+    assert found.recognised == (classifier.accuracy(drawn, each), classifier.accuracy(x, c))
     text = str(found)
     for value in (*found.kl, *found.information, *found.variance):
         assert f"{value:.3f}" in text
@@ -191,6 +195,34 @@ def test_a_model_is_diagnosed_and_the_table_holds_every_number():
     assert data["words"] == found.words()
     again = diagnose(model, x, c, training=training, classifier=classifier, seed=2)
     assert again.as_dict() == found.as_dict()
+
+
+@pytest.mark.parametrize("seen", [20, 50])
+def test_generated_images_are_held_to_as_many_unseen_images_as_there_are_training_images(seen):
+    model, (x, c), (training, _) = small(classes=3), stripes(30, 0), stripes(seen, 1)
+    found, generated = diagnose(model, x, c, training=training, seed=2), model.generate(c, seed=2)
+    assert found.copied.reference == pytest.approx(nearest(generated, x[:seen])[1].mean())
+    assert (found.copied.found == pytest.approx(found.nearest_real.found)) == (seen <= 30)
+
+
+def test_as_many_images_of_each_class_are_generated_for_the_classifier_whatever_else_is_asked_for(monkeypatch):
+    monkeypatch.setattr(diagnostics, "EACH", 5)
+    condition = mc.conditions.Parts({"stripe": mc.conditions.Classes(3), "slant": Vector(1)})
+    model, (x, c) = small(condition=condition), stripes(60, 0)
+    slants = np.arange(60.0)[:, None]
+    seen = []
+
+    class Watching(Classifier):
+        def accuracy(self, x, labels):
+            seen.append(labels)
+            return super().accuracy(x, labels)
+
+    asked = []
+    model.generate = lambda c, seed: asked.append(c) or type(model).generate(model, c, seed=seed)
+    diagnose(model, x, {"stripe": c, "slant": slants}, classifier=Watching(Dense(16, 3), device="numpy"))
+    assert seen[0].tolist() == asked[1]["stripe"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    for stripe, slant in zip(asked[1]["stripe"], asked[1]["slant"][:, 0], strict=True):
+        assert c[int(slant)] == stripe  # a class's own entries, whole
 
 
 def test_what_there_is_no_data_for_is_left_out():
@@ -251,6 +283,55 @@ def known(**changes):
 def test_the_words_say_what_the_numbers_mean(changes, sentence):
     assert sentence in known(**changes).words()
     assert len(known(**changes).words()) <= 2
+
+
+@given(l=st.integers(1, 9), data=st.data())
+def test_the_unused_dimensions_are_counted(l, data):
+    active = data.draw(st.integers(1, l))
+    variance = np.random.default_rng(l).permutation(np.where(np.arange(l) < active, 0.5, ACTIVE))
+    words = known(kl=variance, variance=variance).words()[0]
+    whole = f"All {l} dimensions of z are" if l > 1 else "The one dimension of z is"
+    assert words.startswith(f"{l - active} of {l} dimensions" if active < l else whole)
+
+
+shares = st.floats(0.01, 1)
+
+
+@example(reference=1.0, share=0.5)
+@example(reference=1.0, share=0.9)
+@given(reference=shares, share=st.floats(0.01, 3).filter(lambda share: min(abs(share - x) for x in (0.5, 0.9)) > 1e-6))
+def test_the_words_judge_by_the_share_of_what_real_images_give(reference, share):
+    pair = Pair(share * reference, reference)
+    assert any("much alike" in sentence for sentence in known(spread=pair).words()) == (share < 0.5)
+    assert any("asked for" in sentence for sentence in known(recognised=pair).words()) == (share <= 0.9)
+
+
+@example(chance=0.0, way=0.2)
+@given(chance=st.floats(0, 0.9), way=st.floats(0, 1).filter(lambda way: abs(way - 0.2) > 1e-6))
+def test_z_repeats_the_label_from_a_fifth_of_the_way_on_that_leads_from_chance_to_certainty(chance, way):
+    words = known(leakage=Pair(chance + way * (1 - chance), chance)).words()[1]
+    assert words.startswith("z repeats" if way > 0.2 else "z hardly knows")
+
+
+@example(far=1.0, share=COPIED)
+@given(far=st.floats(0.1, 10), share=st.floats(0, 2).filter(lambda share: abs(share - COPIED) > 1e-6))
+def test_copies_are_much_nearer_to_training_images_than_to_as_many_unseen_ones(far, share):
+    words = known(copied=Pair(share * far, far)).words()[1]
+    assert words.startswith("The generated images are copies" if share < COPIED else "The generated images are no")
+
+
+@given(kl=st.lists(st.floats(0, 9), min_size=1, max_size=6, unique_by=lambda x: round(x, 2)))
+def test_the_table_begins_with_the_dimension_of_the_largest_kl(kl):
+    numbers = np.array(kl)
+    lines = str(known(kl=numbers, information=numbers, variance=numbers)).splitlines()
+    order = [int(line[2:].split("]")[0]) for line in lines if line.startswith("z[")]
+    assert order == np.argsort(-numbers).tolist()
+
+
+def test_of_two_classes_a_label_can_be_read_and_of_one_it_cannot():
+    model, (x, c) = small(classes=3), stripes(60, 0)
+    assert diagnose(model, x, np.minimum(c, 1)).leakage is not None
+    assert diagnose(model, x, np.zeros_like(c)).leakage is None
 
 
 def test_too_few_images_are_refused():

@@ -11,7 +11,7 @@ from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.evaluate import evaluate, log_likelihood
 from minicvae.layers import Dense, Layer, trace
-from minicvae.models.base import BATCH
+from minicvae.models.base import BATCH, batches
 from minicvae.objectives import ELBO, IWAE
 from minicvae.randomness import Purpose, standard_normal
 
@@ -67,13 +67,14 @@ def test_the_objectives_samples_and_free_bits_count(device):
     assert found["loss"] != pytest.approx(found["reconstruction"] + 2 * found["kl"])
 
 
-def test_a_batch_is_so_much_smaller_as_there_are_samples_to_decode(device):
-    model, (x, c) = small(device, objective=IWAE(BATCH // 2)), data(3)
+@pytest.mark.parametrize(("samples", "examples"), [(BATCH // 2, 2), (2 * BATCH, 1)])
+def test_a_batch_is_so_much_smaller_as_there_are_samples_to_decode(device, samples, examples):
+    model, (x, c) = small(device, objective=IWAE(samples)), data(3)
     with trace(("decoder", model.decoder)) as record:
         found = evaluate(model, x, c)
-    assert {len(entry.output) for entry in record} == {BATCH, BATCH // 2}
+    assert {len(entry.output) for entry in record} == {examples * samples, samples}
     sums = np.zeros(3)
-    for i, rows in enumerate((slice(0, 2), slice(2, 3))):
+    for i, rows in enumerate(batches(3, examples)):
         eps = model.noise(len(x[rows]), 0, Purpose.EVALUATE, step=i)
         losses, _ = model.loss_and_gradients(x[rows], c[rows], eps=eps)
         sums += np.multiply(list(losses.values()), len(x[rows]))

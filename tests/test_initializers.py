@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicvae.initializers import INITIALIZERS, get
 
 shapes = st.sampled_from([(400, 300), (100, 700), (3, 3, 32, 64), (5, 5, 1, 200), (40_000,)])
+few = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 VARIANCE = {
     "he_normal": lambda fan_in, fan_out: 2 / fan_in,
     "he_uniform": lambda fan_in, fan_out: 2 / fan_in,
@@ -42,6 +43,14 @@ def test_the_variance_is_that_of_its_paper(name, shape, seed):
         assert np.abs(weights).max() > 0.99 * sqrt(3 * variance)
     elif variance:
         assert (weights**4).mean() == pytest.approx(3 * variance**2, rel=6 * sqrt(96 / 9 / weights.size))
+
+
+@given(shape=few, seed=st.integers(0, 2**32))
+def test_the_spread_is_exactly_that_of_its_paper_for_few_numbers_too(shape, seed):
+    for name, variance in VARIANCE.items():
+        weights, rng = INITIALIZERS[name](np.random.default_rng(seed), shape), np.random.default_rng(seed)
+        drawn = rng.uniform(-sqrt(3), sqrt(3), shape) if name.endswith("uniform") else rng.standard_normal(shape)
+        np.testing.assert_allclose(weights, drawn * sqrt(variance(*fans(shape))), rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicvae.masks import check_hidden, quadrants, random_rectangles, rectangle
+from minicvae.randomness import Purpose, generator
 
 sides = st.integers(2, 9)
 
@@ -65,6 +66,13 @@ def test_each_random_mask_hides_one_rectangle_of_an_allowed_size(h, w, share, se
         for length, side in ((height, h), (width, w)):
             assert max(1, round(share[0] * side)) <= length <= max(1, round(share[1] * side))
     np.testing.assert_array_equal(masks, random_rectangles(5, (h, w), share=tuple(share), seed=seed))
+
+
+@given(n=st.integers(1, 9), h=sides, w=sides, seed=st.integers(0, 2**64 - 1))
+def test_random_masks_are_those_of_their_seed_and_purpose(n, h, w, seed):
+    """Another purpose, such as the noise of training, has other random numbers from the same seed."""
+    heights = random_rectangles(n, (h, w), share=(0, 1), seed=seed).any(axis=2).sum(axis=1)
+    np.testing.assert_array_equal(heights, generator(seed, Purpose.MASK).integers(1, h, n, endpoint=True))
 
 
 def test_random_rectangles_reach_every_pixel_and_every_size():

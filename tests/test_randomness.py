@@ -37,6 +37,13 @@ def test_streams_of_different_keys_do_not_overlap(one, other):
         assert not np.array_equal(generator(*one).random(4), generator(*other).random(4))
 
 
+@pytest.mark.parametrize("purpose", [3, "train", None])
+def test_a_purpose_that_is_none_is_refused(purpose):
+    """A plain number most often is the seed, in the wrong place."""
+    with pytest.raises(TypeError, match=rf"^purpose: expected a Purpose, got {type(purpose).__name__} {purpose!r}"):
+        generator(Purpose.TRAIN, purpose)
+
+
 def test_neighbouring_streams_share_no_number():
     keys = itertools.product((0, 1), Purpose, (0, 1), (0, 1, 2))
     drawn = np.concatenate([generator(*key).integers(0, 2**63, 50) for key in keys])

@@ -42,6 +42,10 @@ def check_gradients(
     thousands; if it does, halving the array finds that element. Sums such as L = Σ y are no check: for a normalised
     output their gradient is zero, and so is that of a backward that returns zeros.
 
+    At a kink every slope between the one-sided ones is right, output by output: for several kinks that meet in one
+    element each may follow a convention of its own. Of a y that is a single number only the sum of these slopes can be
+    seen, and a gradient outside of it is called wrong; a forward that returns the terms as an array settles it.
+
     What else must hold: everything is finite, with the shapes and types of the inputs; neither inputs nor parameters
     nor dy are changed; the same call gives the same bits again; backward is linear in dy, and zero for dy = 0; and
     some gradient is not zero, for a check of zero against zero is void.
@@ -79,7 +83,7 @@ def check_gradients(
         return Report((), tuple(problems), title)
     comparison = Comparison(subject, run, rng, Settings(method, elements, max_left_out, frozenset(vanishing)))
     rows = [comparison.argument(name) for name in subject.arguments]
-    problems += _nonlinear_backward(subject, run)
+    problems = _nonlinear_backward(subject, run)
     if linear:
         problems += comparison.adjoint()
     return Report((*rows, *comparison.together()), tuple(problems), title)

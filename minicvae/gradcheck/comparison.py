@@ -119,7 +119,7 @@ class Comparison:
         nearby = {
             name: spread(rng, x.shape) * np.where(x == 0, _unit(x), np.fmin(np.abs(x), HUGE)) for name, x in arguments
         }
-        self.noise = rounding_noise(subject.direction_line(nearby), self.base)
+        self.noise = rounding_noise([subject.direction_line(v) for v in (nearby, self.directions)], self.base)
         # The tiny gradient of a saturated function comes from numbers of size one, or of the size of F: 1 - tanh² is
         # good to EPS, not to EPS of itself.
         least = SAFETY * EPS * float(np.abs(run.dy).max()) * (min(1.0, float(np.abs(self.base).max())) or 1.0)

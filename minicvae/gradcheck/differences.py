@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -62,8 +63,10 @@ RATIO = 2.2  # of a step to the next; not 2, lest all steps be multiples of one 
 LEVELS = 23  # step sizes at most: from h down to h / 2.2^22, a factor of 3e7
 LEVELS_WITHIN, LEVELS_MOST = 12, 64  # at least so many that are smaller than the distance to the origin; in all
 NOISE_POINTS = np.arange(1, 17) ** 1.5  # unevenly spaced, lest they fall in step with the last place of F
-NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18, 2.0**-12)
-NORMAL_QUARTILE = 1.15  # |x| < 1.15 with probability 3/4 for x from N(0, 1)
+NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18, 2.0**-12, 2.0**-10)
+ALTERNATIONS = 6  # changes of sign that noise has among 12 neighbouring differences at least; a bend has none, a kink 4
+WIDE = 2.0**-12  # spacing: what moves over such distances and still shows no noise has none
+FOURTH_LARGEST = 1.08  # of the 13 third differences of numbers from N(0, 1) at these points: the median
 LASTING = 3  # steps, the smallest, that have to show a kink at 0, a jump that does not fall with them
 SAFETY = 8  # standard deviations of noise that the bound allows for
 
@@ -88,23 +91,30 @@ def norm(x: np.ndarray) -> float:
     return largest * float(np.linalg.norm(x / largest)) if 0 < largest < np.inf else largest
 
 
-def rounding_noise(line: Line, base: np.ndarray) -> np.ndarray:
+def rounding_noise(lines: Sequence[Line], base: np.ndarray) -> np.ndarray:
     """Standard deviation of the rounding errors of every output near t = 0; never below half a unit in the last place.
 
     base: F(0), (m,) -> (m,). The points lie on one side of 0, so that a kink at 0 is not taken for noise; a kink among
     them spoils three of the 13 differences, so the fourth largest is taken. Of the spacings each output has the first
     that shows any noise: what is computed in float32, or is small beside the numbers that it comes from, stands still
-    at the finer ones.
+    at the finer ones. What stands still all along a line, but for a jump or two, is measured on the next, which reaches
+    further: so far that a bend counts for noise unless its differences have to alternate.
     """
     contrasts = _third_differences(NOISE_POINTS)
     noise = np.full(base.shape, np.nan)
-    for spacing in NOISE_SPACINGS:
+    for line, spacing in product(lines, NOISE_SPACINGS):
         points = np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
         with np.errstate(all="ignore"):
             change = points - points[0]
-            measured = np.sort(np.abs(contrasts @ change), axis=0)[-4] / NORMAL_QUARTILE
+            differences = contrasts @ change
+            measured = np.sort(np.abs(differences), axis=0)[-4] / FOURTH_LARGEST
             shows = measured > 8 * EPS * np.abs(change).max(axis=0)
+            if line is not lines[0]:
+                shows &= np.count_nonzero(differences[1:] * differences[:-1] < 0, axis=0) >= ALTERNATIONS
+            moves = np.count_nonzero(np.diff(points, axis=0), axis=0) >= 4
         np.copyto(noise, measured, where=shows & np.isnan(noise))
+        if spacing >= WIDE:
+            np.copyto(noise, 0, where=moves & np.isnan(noise))
         if not np.isnan(noise).any():
             break
     return np.fmax(noise, EPS / 2 * np.abs(base))

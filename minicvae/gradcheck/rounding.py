@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minicvae.gradcheck.differences import norm
 from minicvae.gradcheck.report import Report, Row
 
 __all__ = ["compare"]
@@ -75,12 +76,12 @@ def _row(name: str, result: np.ndarray, truth: np.ndarray, terms: np.ndarray, un
             return Row(name, truth.shape, "not finite", f"the {label} holds NaN or infinity")
     if truth.size == 0:
         return Row(name, truth.shape, "vacuous", "there is no element to compare")
-    unit = np.finfo(result.dtype).eps / 2
+    unit = float(np.finfo(result.dtype).eps) / 2
     error = np.abs(result.astype(np.float64) - truth)
     tolerance = units * unit * np.maximum(np.maximum(np.abs(truth), np.sqrt(np.mean(truth**2))), terms)
     ratios = np.divide(error, tolerance, out=np.where(error > 0, np.inf, 0.0), where=tolerance > 0)
     worst = tuple(int(k) for k in np.unravel_index(np.argmax(ratios), truth.shape))
-    size = np.linalg.norm(truth)
+    size = norm(np.ravel(truth))
     return Row(
         name,
         truth.shape,
@@ -92,6 +93,6 @@ def _row(name: str, result: np.ndarray, truth: np.ndarray, terms: np.ndarray, un
         truth=float(truth[worst]),
         error=float(error[worst]),
         tolerance=float(tolerance[worst]),
-        relative=float(np.linalg.norm(error) / size) if size > 0 else float(np.max(ratios)),
+        relative=norm(np.ravel(error)) / size if size > 0 else float(np.max(ratios)),
         errors=result.astype(np.float64) - truth,
     )

@@ -14,7 +14,7 @@ from minicvae.conditions import Classes, Condition, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
 from minicvae.models.adversarial import Adversary
-from minicvae.models.convolutional import condition_paths, convolutional, convolutional_strided
+from minicvae.models.convolutional import condition_paths, convolutional, convolutional_planes, convolutional_strided
 from minicvae.objectives import ELBO, Objective
 
 __all__ = ["PRESETS", "Preset", "find"]
@@ -222,6 +222,14 @@ PRESETS = {
             16,
             (64, 32),
             networks=convolutional_strided,
+        ),
+        Preset(
+            "conv-planes",
+            "conv with the condition as planes beside the image, latent 16",
+            (32, 64),
+            16,
+            (64, 32),
+            networks=convolutional_planes,
         ),
     )
 }

@@ -197,9 +197,7 @@ class ImageConditionedVAE(Completing):
 
         @once
         def backward() -> None:
-            dp = 0
-            if bound_backward:
-                dp = dp + bound_backward(alpha)
+            dp = bound_backward(alpha) if bound_backward else 0
             if nll_backward:
                 dp = dp + nll_backward(self.kernels.xp.full(nll.shape, (1 - alpha) / nll.size, nll.dtype))
             prior_backward(dp, need_dx=False)
@@ -228,7 +226,7 @@ class ImageConditionedVAE(Completing):
 
         backward: dnll (S, n) -> dh (n, 2 l); it writes the gradients of the generation network.
         """
-        k, s, (n, l) = self.kernels, min(self.objective.used, len(eps)), eps.shape[1:]
+        k, s, (n, l) = self.kernels, self.objective.used, eps.shape[1:]
         z, sample_backward = distributions.reparameterise(k, *halves(h), eps)  # (S, n, l)
         nll, likelihood_backward, generation_backward = self._score(z[:s].reshape(s * n, l), x, hidden)
 

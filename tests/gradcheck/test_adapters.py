@@ -110,3 +110,103 @@ def test_a_model_in_float32_is_refused():
     model.parameters = {name: a.astype(np.float32) for name, a in model.parameters.items()}
     with pytest.raises(TypeError, match="W: expected float64, got float32"):
         check_model(model, RNG.normal(size=(3, 100)), RNG.normal(size=(3, 50)), eps=0.0)
+
+
+class Game:
+    """Two networks that descend losses of their own: w that of its fit and half of `fooling`, v `discrimination`."""
+
+    def __init__(self, mistake=None):
+        self.goals = {"player": {"loss": 1, "fooling": 0.5}, "critic": {"discrimination": 3}}
+        self.parameters = {"player.w": RNG.normal(size=3), "critic.v": RNG.normal(size=3)}
+        self.mistake, self.gradients = mistake, 0
+
+    def losses(self, x, c, *, eps):
+        w, v = self.parameters.values()
+        return {
+            "loss": float(((x * w) ** 2).sum() / 2),
+            "fooling": float(np.sin(w * v + eps).sum()),
+            "discrimination": float((c * np.exp(w * v)).sum()),
+        }
+
+    def loss_and_gradients(self, x, c, *, eps):
+        self.gradients += 1
+        w, v = self.parameters.values()
+        fit, fooling, discrimination = x**2 * w, np.cos(w * v + eps), c * np.exp(w * v)
+        gradients = {
+            None: (fit + 0.5 * v * fooling, 3 * w * discrimination),
+            "the weight of a term": (fit + v * fooling, 3 * w * discrimination),
+            "the other's goal": (fit + 0.5 * v * fooling, 3 * w * discrimination + 0.5 * w * fooling),
+            "all goals": (fit + 0.5 * v * fooling + 3 * v * discrimination, 3 * w * discrimination),
+        }[self.mistake]
+        return self.losses(x, c, eps=eps), dict(zip(self.parameters, gradients, strict=True))
+
+
+GAME = dict(zip(("x", "c", "eps"), np.random.default_rng(1).normal(size=(3, 3)), strict=True))
+
+
+def test_in_a_game_each_gradient_is_held_to_the_goal_of_its_own_network():
+    model = Game()
+    before = {name: a.copy() for name, a in model.parameters.items()}
+    report = check_model(model, **GAME).raise_for_failure()
+    assert [(row.name, row.checked) for row in report.rows] == [("player.w", 3), ("critic.v", 3), ("together", 0)]
+    assert all(row.relative < 1e-10 for row in report.rows)
+    for name, a in model.parameters.items():
+        np.testing.assert_array_equal(a, before[name])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "wrong"),
+    [("the weight of a term", "player.w"), ("the other's goal", "critic.v"), ("all goals", "player.w")],
+)
+def test_in_a_game_a_gradient_of_another_goal_is_wrong(mistake, wrong):
+    report = check_model(Game(mistake), **GAME)
+    assert [row.name for row in report.rows if not row.ok] == [wrong, "together"]
+
+
+def test_parameters_are_restored_where_a_game_breaks_off():
+    model = Game()
+    before, plain, left = {name: a.copy() for name, a in model.parameters.items()}, model.losses, [40]
+
+    def losses(x, c, *, eps):
+        left[0] -= 1
+        if not left[0]:
+            raise RuntimeError("out of order")
+        return plain(x, c, eps=eps)
+
+    model.losses = losses
+    with pytest.raises(RuntimeError, match="out of order"):
+        check_model(model, **GAME)
+    for name, a in model.parameters.items():
+        np.testing.assert_array_equal(a, before[name])
+
+
+@pytest.mark.parametrize("goals", [{}, {"player": {"loss": 1}, "critic": {"loss": 1}}])
+def test_where_all_networks_descend_the_loss_it_is_computed_once_and_no_backward_in_vain(goals):
+    class Team(Game):
+        def losses(self, x, c, *, eps):
+            self.calls = getattr(self, "calls", 0) + 1
+            return {"loss": sum(super().losses(x, c, eps=eps).values())}
+
+        def loss_and_gradients(self, x, c, *, eps):
+            self.gradients += 1
+            w, v = self.parameters.values()
+            slope = np.cos(w * v + eps) + c * np.exp(w * v)
+            return {"loss": np.nan}, {"player.w": x**2 * w + v * slope, "critic.v": w * slope}
+
+    model = Team()
+    model.goals = goals
+    report = check_model(model, **GAME, title="a team", seed=3, max_left_out=0.0).raise_for_failure()
+    assert report.title == "a team"
+    assert model.gradients <= 4  # as often as backward runs: as it is, again, with zero, and with another factor
+    assert model.calls > 50
+    assert check_model(model, **GAME).title == "Team"
+
+
+def test_options_reach_the_check():
+    model = Game()
+    with pytest.raises(ValueError, match="max_left_out: expected a share"):
+        check_model(model, **GAME, max_left_out=2.0)
+    with pytest.raises(ValueError, match="max_left_out: expected a share"):
+        check_layer(Scale(), RNG.normal(size=(3, 4)), max_left_out=2.0)
+    with pytest.raises(ValueError, match="max_left_out: expected a share"):
+        check_pair(np.sin, np.cos, RNG.normal(size=3), max_left_out=2.0)

@@ -95,6 +95,16 @@ def test_a_backward_that_clips_is_not_linear():
     assert "is not linear in dy" in problems(lambda x: (x**2, lambda dy: np.clip(2 * dy * x, -100, 100)))
 
 
+def test_a_backward_that_loses_the_sign_is_not_linear():
+    assert "is not linear in dy" in problems(lambda x: (x**2, lambda dy: 2 * np.abs(dy) * x))
+
+
+def test_a_linear_map_has_to_be_zero_for_zero_as_any_other():
+    found = problems(lambda x: (2 * x, lambda dy: 2 * dy + 1e-30), linear=True)
+    assert "is not zero for dy = 0" in found
+    assert "<u, J v>" not in found
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_output_that_is_not_finite_is_named(bad):
     def forward(x):

@@ -1,11 +1,24 @@
 """The slope estimate keeps its own promise: the error is within the bound, and the bound is small."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.gradcheck.differences import EPS, TINY, complex_slopes, rounding_noise, slopes
+from minicvae.gradcheck import check_gradients
+from minicvae.gradcheck.differences import (
+    EPS,
+    TINY,
+    _Scheme,
+    _third_differences,
+    complex_slopes,
+    norm,
+    rounding_noise,
+    slopes,
+)
 
 SMOOTH = {
     "exp": (np.exp, np.exp),
@@ -34,7 +47,7 @@ def estimate(f, x, counter=None):
         return line(t)
 
     base = line(0.0)[1]
-    noise = rounding_noise(lambda t: line(t * (abs(x) or 1.0)), base)
+    noise = rounding_noise([lambda t: line(t * (abs(x) or 1.0)), line], base)
     found = slopes([counted], np.array([max(1.0, abs(x)) / 8]), base, np.ones(base.size), noise)
     return found.slope[0], found.bound[0], found.jump[0], found.step[0]
 
@@ -105,19 +118,99 @@ def test_noise_from_large_terms_that_cancel_is_seen(big, x):
     assert bound >= EPS * big / 100
 
 
+@given(seed=st.integers(0, 2**32), scale=st.floats(-6, 0), big=st.floats(3, 10))
+def test_large_terms_that_cancel_raise_no_false_alarm_beside_elements_of_any_size(seed, scale, big):
+    """Small steps leave the last place of 1e10 as it is, and so do steps beside a small element."""
+    x, big = np.random.default_rng(seed).uniform(-4, 4, 4) * 10.0 ** np.array([0, 0, 0, scale]), 10.0**big
+    report = check_gradients(lambda x: ((big + np.sin(x)) - big, lambda dy: dy * np.cos(x)), (x,), method="differences")
+    assert report["x"].verdict != "WRONG", report
+
+
+@given(sigma=st.floats(-13, -3), seed=st.integers(0, 2**32))
+def test_the_noise_is_measured_as_it_is_on_average(sigma, seed):
+    """Each of 2000 outputs is measured by 13 differences, a poor estimate; their median is a good one."""
+    sigma, outputs = 10.0**sigma, 2000
+
+    def line(t):
+        rng = np.random.default_rng([seed, int.from_bytes(np.float64(t).tobytes(), "little")])
+        return t, np.sin(np.arange(outputs) % 7 + t) + sigma * rng.standard_normal(outputs)
+
+    noise = rounding_noise([line], line(0.0)[1])
+    assert np.median(noise) == pytest.approx(sigma, rel=0.05)
+    assert np.mean(noise > sigma / 4) > 0.99
+    assert np.mean(noise < 4 * sigma) > 0.99
+
+
+@given(base=st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=5))
+def test_the_noise_is_never_below_half_a_unit_in_the_last_place(base):
+    base = np.array(base)
+    for still in (lambda t: (t, base), lambda t: (t, base + t * 2.0**40)):
+        noise = rounding_noise([still], base)
+        assert (noise >= EPS / 2 * np.abs(base)).all()
+    np.testing.assert_array_equal(rounding_noise([lambda t: (t, base)], base), EPS / 2 * np.abs(base))
+
+
+@given(exponents=st.lists(st.floats(-320, 308), max_size=5), signs=st.integers(0, 31))
+def test_the_length_of_a_vector_neither_overflows_nor_vanishes(exponents, signs):
+    x = np.array([10.0**e * (-1) ** (signs >> i & 1) for i, e in enumerate(exponents)])
+    with np.errstate(over="ignore"):
+        assert norm(x) == pytest.approx(math.hypot(*x), rel=1e-12)
+
+
+def test_the_length_of_what_is_not_finite_is_not_finite():
+    assert norm(np.array([1.0, np.inf])) == np.inf
+    assert np.isnan(norm(np.array([1.0, np.nan])))
+
+
+@given(seed=st.integers(0, 2**32), k=st.integers(4, 16))
+def test_third_differences_see_no_parabola_and_are_of_length_one(seed, k):
+    rng = np.random.default_rng(seed)
+    t = np.cumsum(rng.uniform(0.5, 2, k))
+    rows = _third_differences(t)
+    assert rows.shape == (k - 3, k)
+    np.testing.assert_allclose(rows @ np.stack([np.ones(k), t, t**2], axis=1), 0, atol=1e-11 * t[-1] ** 2)
+    np.testing.assert_allclose((rows**2).sum(axis=1), 1, rtol=1e-12)
+    assert [np.flatnonzero(row).tolist() for row in rows] == [list(range(i, i + 4)) for i in range(k - 3)]
+
+
+@given(power=st.sampled_from([1, 2]), coefficients=st.lists(st.floats(-9, 9), min_size=1, max_size=5))
+def test_a_row_of_the_scheme_is_free_of_as_many_powers_as_its_number(power, coefficients):
+    """c₀ + c₁ h^p + c₂ h^(p+2) + ... has the limit c₀, and row[j] finds it where at most j powers follow."""
+    scheme = _Scheme(power)
+    h = 1 / 2.2 ** np.arange(len(coefficients))
+    for step in h:
+        powers = step ** np.array([0.0, *(power + 2 * j for j in range(len(coefficients) - 1))])
+        scheme.extend(np.array([powers @ coefficients]))
+    assert scheme.row[-1][0] == pytest.approx(coefficients[0], abs=1e-10)
+
+
+@given(power=st.sampled_from([1, 2]), errors=st.lists(st.floats(1e-9, 1), min_size=2, max_size=6))
+def test_the_sizes_of_errors_are_carried_through_the_scheme_as_if_none_cancelled(power, errors):
+    sizes = _Scheme(power)
+    for error in errors:
+        sizes.extend_magnitudes(np.array([error]))
+    worst = np.zeros(len(errors))
+    for signs in itertools.product([-1, 1], repeat=len(errors)):
+        scheme = _Scheme(power)
+        for sign, error in zip(signs, errors, strict=True):
+            scheme.extend(np.array([sign * error]))
+        worst = np.maximum(worst, np.abs(scheme.row)[:, 0])
+    np.testing.assert_allclose(np.array(sizes.row)[:, 0], worst, rtol=1e-12)
+
+
 def test_noise_of_float32_is_seen():
     x = np.array([0.3, 0.7, 1.1])
 
     def line(t):
         return t, np.sin((x * (1 + t)).astype(np.float32)).astype(float)
 
-    noise = rounding_noise(line, line(0.0)[1])
+    noise = rounding_noise([line], line(0.0)[1])
     assert np.all(noise > 1e-9)
     assert np.all(noise < 1e-6)
 
 
 def test_a_kink_at_zero_is_not_taken_for_noise():
-    noise = rounding_noise(lambda t: (t, np.array([abs(t)])), np.zeros(1))
+    noise = rounding_noise([lambda t: (t, np.array([abs(t)]))], np.zeros(1))
     assert noise[0] < 1e-24
 
 
@@ -163,7 +256,7 @@ def test_the_step_is_the_one_that_the_arithmetic_took():
 def test_a_kink_among_the_points_is_not_taken_for_noise(position, spacing):
     """The output stands still before the kink, so that the points are as wide apart as it takes to reach it."""
     kink = position * 2.0**-spacing
-    noise = rounding_noise(lambda t: (t, np.array([1 + max(t - kink, 0.0)])), np.ones(1))
+    noise = rounding_noise([lambda t: (t, np.array([1 + max(t - kink, 0.0)]))], np.ones(1))
     assert noise[0] < 1e-15
 
 

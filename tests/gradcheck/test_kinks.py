@@ -101,6 +101,25 @@ def test_ties_in_overlapping_windows_are_right_whichever_of_the_equals_has_the_g
     assert check_gradients(pool, (x,), seed=seed % 1000, max_left_out=0.99)["x"].verdict in ("ok", "kinks")
 
 
+@given(seed=st.integers(0, 2**32))
+def test_kinks_that_meet_in_one_element_are_told_apart_where_the_terms_are_outputs_of_their_own(seed):
+    """max(x, 0) - 2 max(-x, 0), of which at 0 the first takes its slope from the right and the second from the left."""
+    x = np.random.default_rng(seed).normal(size=8)
+    x[3] = 0
+    slopes = np.array([x >= 0, 2 * (x <= 0)], float)
+
+    def terms(x):
+        return np.stack([np.maximum(x, 0), -2 * np.maximum(-x, 0)]), lambda dy: (dy * slopes).sum(axis=0)
+
+    def total(x):
+        return terms(x)[0].sum(), lambda dy: dy * slopes.sum(axis=0)
+
+    assert_gradients(terms, (x,), seed=seed % 1000)
+    assert "outside of the slopes on its two sides" in str(
+        check_gradients(total, (x,))
+    )  # 1 + 2, where there are 2 and 1
+
+
 @given(seed=st.integers(0, 2**32), fast=st.floats(1, 60), growth=st.floats(-5, 5), claim=st.floats(-1, 1))
 def test_a_kink_between_bent_branches_raises_no_false_alarm(seed, fast, growth, claim):
     rng = np.random.default_rng(seed)

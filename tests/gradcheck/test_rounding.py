@@ -1,9 +1,12 @@
 """float32 against float64: rounding passes, anything more does not."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from minicvae.gradcheck import compare
 
@@ -35,6 +38,46 @@ def test_the_tolerance_is_what_the_formula_says(dtype):
         assert row.tolerance == pytest.approx(2 * factor * unit)
     row = compare(truth.astype(dtype), truth, terms=10.0).rows[0]
     assert row.tolerance == pytest.approx(8 * unit * 10)
+
+
+@given(
+    truth=hnp.arrays(float, hnp.array_shapes(max_dims=3, max_side=4), elements=st.floats(-1, 1)),
+    scale=st.sampled_from([1e-6, 1.0, 1e3]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    length=st.integers(1, 1000),
+    units=st.floats(0.5, 100),
+    growth=st.sampled_from(["sqrt", "linear"]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_number_of_the_row_is_that_of_its_formula(truth, scale, dtype, length, units, growth, seed):
+    rng, truth = np.random.default_rng(seed), scale * truth
+    result = (truth * (1 + float(np.finfo(dtype).eps) * rng.normal(0, units, truth.shape))).astype(dtype)
+    terms = rng.choice([0.0, 2000.0], truth.shape)
+    row = compare(result, truth, length, terms=terms, units=units, growth=growth).rows[0]
+    error = np.abs(result.astype(float) - truth)
+    allowed = units * (np.sqrt(length) if growth == "sqrt" else length)
+    size = np.maximum(np.maximum(np.abs(truth), np.sqrt(np.mean(truth**2))), terms)
+    tolerance = allowed * float(np.finfo(dtype).eps) / 2 * size
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(error > 0, error / tolerance, 0)
+    worst = np.unravel_index(ratios.argmax(), truth.shape)
+    assert row.worst == worst
+    assert (row.value, row.truth, row.error) == (result[worst], truth[worst], error[worst])
+    assert row.tolerance == pytest.approx(tolerance[worst], rel=1e-12)
+    assert row.verdict == ("ok" if (error <= tolerance).all() else "WRONG")
+    assert row.checked == truth.size
+    np.testing.assert_array_equal(row.errors, result.astype(float) - truth)
+    if truth.any():
+        assert row.relative == pytest.approx(math.hypot(*error.flat) / math.hypot(*truth.flat), rel=1e-9)
+    assert f"{allowed:.3g} units" in row.note
+    assert f"{allowed * ratios[worst]:.3g} needed" in row.note
+
+
+def test_nothing_is_allowed_beside_zeros():
+    result = np.array([0.0, 1e-3, 0.0], np.float32)
+    row = compare(result, np.zeros(3)).rows[0]
+    assert (row.verdict, row.worst, row.relative) == ("WRONG", (1,), np.inf)
+    assert compare(np.zeros(3, np.float32), np.zeros(3)).rows[0].relative == 0
 
 
 @pytest.mark.parametrize("excess", [1.5, -1.5])
@@ -72,6 +115,11 @@ def test_arrays_by_name_have_lengths_of_their_own():
     result = {name: a.astype(np.float32) for name, a in truth.items()}
     report = compare(result, truth, {"dx": 4, "db": 100})
     assert report["db"].tolerance == pytest.approx(5 * report["dx"].tolerance)
+    cancelled = compare(result, truth, {"dx": 4, "db": 100}, terms={"dx": 30.0})
+    assert cancelled["dx"].tolerance == pytest.approx(30 * report["dx"].tolerance)
+    assert cancelled["db"].tolerance == report["db"].tolerance
+    halves = compare(result, {name: a / 2 for name, a in truth.items()}, terms={"dx": 0.1})
+    assert halves["db"].tolerance == pytest.approx(halves["dx"].tolerance)
 
 
 def test_an_array_of_another_device_is_fetched():

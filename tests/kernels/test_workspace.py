@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicvae.kernels import load
-from minicvae.kernels.workspace import Scratch, Workspace
+from minicvae.kernels.workspace import LINE, Scratch, Workspace
 
 requests = st.lists(
     st.tuples(
@@ -69,6 +69,20 @@ def test_outside_a_loop_of_steps_nothing_is_handed_out_twice(wanted):
     assert_apart([*before, *inside, *after])
 
 
+@given(loops=st.lists(st.integers(0, 3), min_size=1, max_size=3))
+def test_a_workspace_is_active_from_the_first_step_of_a_loop_to_its_end(loops):
+    workspace = Workspace()
+    for steps in loops:
+        assert not workspace.active
+        for _ in range(steps):
+            workspace.begin()
+            assert workspace.active
+            workspace.empty((2,), np.float32)
+            assert workspace.active
+        workspace.end()
+    assert not workspace.active
+
+
 def test_the_cpu_kernels_overwrite_within_a_loop_and_never_after_it():
     kernels = load("cpu")
     rows, one, two = np.eye(2), np.ones(2), np.full(2, 2.0)
@@ -93,6 +107,9 @@ def test_scratch_memory_is_apart_within_a_call_and_the_same_in_the_next(calls):
         assert [(p.shape, p.dtype) for p in pieces] == [(shape, np.dtype(dtype)) for shape in shapes]
         assert all(p.flags.c_contiguous and p.flags.writeable and p.flags.aligned for p in pieces)
         assert_apart(pieces)
+        starts = np.array([address(p) for p in pieces])
+        assert (np.diff(starts) % LINE == 0).all()  # no two threads, nor two pieces, write to one cache line
+        assert (np.diff(starts) - [p.nbytes for p in pieces[:-1]] < LINE).all()
         assert [address(p) for p in scratch.empty(*shapes, dtype=dtype)] == [address(p) for p in pieces]
 
 

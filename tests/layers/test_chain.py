@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minicvae.gradcheck import check_layer
 from minicvae.kernels import OneHot
-from minicvae.layers import Chain, Dense, Flatten, Layer, Reshape
+from minicvae.layers import Chain, Dense, Flatten, JoinPlanes, Layer, Reshape
 
 seeds = st.integers(0, 2**32 - 1)
 widths = st.lists(st.integers(1, 5), min_size=2, max_size=4)
@@ -68,6 +68,20 @@ def test_where_nobody_wants_dx_no_layer_before_the_first_weights_runs_backward(h
     dx = backward(np.ones_like(y), need_dx=need_dx)
     assert asked == [[True], [need_dx]]
     assert (dx is not None) == need_dx
+    assert all(g.any() for g in parameters.grads.values())
+
+
+@given(
+    parts=st.integers(0, 2), shapes=st.lists(st.sampled_from([(4, -1), (2, 2, -1)]), max_size=3), dense=st.booleans()
+)
+def test_where_nobody_wants_dx_there_is_one_none_for_each_input(host, parts, shapes, dense):
+    bare = [*([JoinPlanes()] if parts else []), Flatten(), *map(Reshape, shapes)]
+    chain = Chain([*bare, *([Flatten(), Dense(4 + 4 * parts, 2)] if dense else [])])
+    parameters = chain.initialise(host.name, "float64")
+    y, backward = chain.forward(np.ones((3, 2, 2, 1)), *[np.ones((3, 1))] * parts)
+    dx = backward(np.ones_like(y), need_dx=False)
+    if len(chain.layers) > 1:
+        assert dx == ((None,) * (1 + parts) if parts else None)
     assert all(g.any() for g in parameters.grads.values())
 
 

@@ -95,6 +95,17 @@ def test_every_gradient_of_the_baseline_is_the_slope(host, seed):
     assert all(row.relative < 1e-8 for row in report.rows), str(report)
 
 
+@pytest.mark.parametrize(("alpha", "terms"), [(1.0, 1), (0.3, 2), (0.0, 1)])
+def test_a_term_without_weight_is_not_computed(device, alpha, terms):
+    model = build(device, alpha=alpha)
+    x, hidden, eps = draw_data(0, model, 3)
+    with trace(("recognition", model.recognition), ("generation", model.generation)) as record:
+        losses = model.losses(x, hidden, eps=eps)
+    names = [entry.name.split(".")[0] for entry in record if isinstance(entry.layer, Chain)]
+    assert sorted(names) == ["generation"] * terms + ["recognition"] * (alpha > 0)
+    assert np.isfinite(losses["loss"])
+
+
 def test_the_same_call_gives_the_same_gradients_and_none_is_left_over(device):
     model = build(device, alpha=0.5)
     first, other = draw_data(0, model, 3), draw_data(1, model, 4)

@@ -28,15 +28,13 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
-    ),
-    "NumPy takes any size below zero for the one to be found": (
-        "minicvae.kernels.cpu_images:CpuImages.conv2d: W_2d = np.ascontiguousarray(W).reshape(depth, -1) -> W_2d = np.ascontiguousarray(W).reshape(depth, -2)",
-        "minicvae.kernels.cpu_images:CpuImages.conv2d: y_2d = y[block].reshape(-1, W.shape[3]) -> y_2d = y[block].reshape(-2, W.shape[3])",
-        "minicvae.layers.planes:FlattenPlanes.forward: return (x.transpose(0, 3, 1, 2).reshape(n, -1), backward) -> return (x.transpose(0, 3, 1, 2).reshape(n, -2), backward)",
+        "minicvae.kernels.cpu_images:CpuImages.max_pool: form = _Geometry.of(x.shape[1:3], x.shape[3], pool, stride, 'valid') -> form = _Geometry.of(x.shape[1:4], x.shape[3], pool, stride, 'valid')",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_transpose: h, w = map(transposed_size, places, W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, places, W.shape[:3], stride, repeat(padding))",
     ),
     "one copy of a batch is the batch: the condition only spares the copying": (
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s >= 1 else x)",
+        "minicvae.models.quadrants:ImageConditionedVAE._score: if s > 1: -> if s >= 1:",
     ),
     "there is nothing left for one chunk more": (
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
@@ -47,6 +45,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // (prod(self.shape) * itemsize), 2)",
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // prod(self.shape), 1)",
         "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // itemsize, 1)",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 10):",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), BATCH):",
+        "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 11 * BATCH):",
     ),
     "what the quick way leaves out, the general way does": (
         "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
@@ -66,6 +67,62 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "any number below zero says that no step runs": (
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
+        "minicvae.kernels.workspace:Workspace.end: self._arrays, self._next, self.shares = ([], -1, False) -> self._arrays, self._next, self.shares = ([], -2, False)",
+    ),
+    "a product of one channel by BLAS is slower, and the same": (
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_backward: (np.matmul if c_out > 1 else np.multiply)(g, W_2d.T, out=P) -> np.matmul(g, W_2d.T, out=P)",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_backward: (np.matmul if c_out > 1 else np.multiply)(g, W_2d.T, out=P) -> (np.matmul if c_out >= 1 else np.multiply)(g, W_2d.T, out=P)",
+    ),
+    "a room that is too large for the first call serves it as well": (
+        "minicvae.kernels.workspace:Scratch.__init__: self._room = np.empty(0, np.uint8) -> self._room = np.empty(1, np.uint8)",
+    ),
+    "nobody looks at what is behind the last image": (
+        "minicvae.classifier:shifted: wide = np.pad(images, ((0, 0), (by, by), (by, by))) -> wide = np.pad(images, ((0, 1), (by, by), (by, by)))",
+    ),
+    "both factors change their sign, and their product does not": (
+        "minicvae.classifier:digit_network: h, w = (-(-size // 4) for size in image_shape) -> h, w = (-size // 4 for size in image_shape)",
+    ),
+    "a name of another length is as good": (
+        "minicvae.classifier:trained_on: file = cache / f'classifier-{content.hexdigest()[:16]}.safetensors' -> file = cache / f'classifier-{content.hexdigest()[:17]}.safetensors'",
+    ),
+    "other random numbers are as good": (
+        "minicvae.diagnostics:label_probe: fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=1).permutation(len(z)), 2) -> fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(z)), 2)",
+        "minicvae.diagnostics:diagnose: some = generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(images))[:NEIGHBOURS] -> some = generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(images))[:NEIGHBOURS]",
+        "minicvae.diagnostics:diagnose: fewer = seen[generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(seen))[:count]] -> fewer = seen[generator(seed, Purpose.DIAGNOSE, step=4).permutation(len(seen))[:count]]",
+    ),
+    "the noise is as likely with the other sign": (
+        "minicvae.diagnostics:label_probe: z = mean + np.exp(log_var / 2) * noise -> z = mean - np.exp(log_var / 2) * noise",
+    ),
+    "a class that never occurs is never named": (
+        "minicvae.diagnostics:label_probe: probe = Classifier(Dense(z.shape[1], int(labels.max()) + 1), dtype='float64', device='numpy', seed=seed) -> probe = Classifier(Dense(z.shape[1], int(labels.max()) + 2), dtype='float64', device='numpy', seed=seed)",
+    ),
+    "the problem is convex: so many epochs find its minimum, one more or other steps find it too": (
+        "minicvae.diagnostics:label_probe: probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=0.02, seed=seed) -> probe.fit(z[fitted], labels[fitted], epochs=21, learning_rate=0.02, seed=seed)",
+        "minicvae.diagnostics:label_probe: probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=0.02, seed=seed) -> probe.fit(z[fitted], labels[fitted], epochs=20, learning_rate=1.02, seed=seed)",
+    ),
+    "of two images that are equally near either is the nearest": (
+        "minicvae.diagnostics:nearest: closer = distances[np.arange(len(images)), best] < least -> closer = distances[np.arange(len(images)), best] <= least",
+    ),
+    "it is weighed by zero": (
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None) -> bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(1, 0, 0), None)",
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None) -> bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 1, 0), None)",
+    ),
+    "the mean of zeros is zero, of however many": (
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None) -> nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((2, 1)), None)",
+        "minicvae.models.quadrants:ImageConditionedVAE.loss_and_backward: nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None) -> nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 2)), None)",
+    ),
+    "every sample of every example weighs the same, in whatever order": (
+        "minicvae.models.quadrants:ImageConditionedVAE._decoded: return (nll.reshape(s, n), backward) -> return (nll.reshape(n, s), backward)",
+    ),
+    "a gradient that nobody reads costs time only": (
+        "minicvae.models.quadrants:ImageConditionedVAE._decoded: dz = generation_backward(dlogits, need_dx=[True, False] if self.view else True) -> dz = generation_backward(dlogits, need_dx=True)",
+    ),
+    "of two faults either may be named first": (
+        "minicvae.gradcheck.rounding:_row: for label, array in (('result', result), ('truth', truth)): -> for label, array in (('truth', truth), ('result', result)):",
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((-1024.0, 'is not linear in dy'), (0.0, 'is not zero for dy = 0')):",
+    ),
+    "any large factor will do": (
+        "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((0.0, 'is not zero for dy = 0'), (-1025.0, 'is not linear in dy')):",
     ),
 }
 

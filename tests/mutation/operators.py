@@ -16,10 +16,11 @@ accumulate -> not accumulate              the same
 return a, b -> b, a                       gradients in the wrong order
 f(a, b) -> f(b, a)                        arguments in the wrong order
 
-Left alone, because nobody could tell or anybody would: the order of the arguments of a bound, of the axes to sum over
-and of the types to be one of, which is the same either way, and of the arguments of `isinstance` and `zip`, which only
-breaks off; what a kernel tells `share` of its cost, which decides who does the work and not what comes out; an error's
-text, and the check that raises it.
+Left alone, because nobody could tell or anybody would: the order of the arguments of a bound, a product or a sum, of
+the axes to sum over and of the types to be one of, which is the same either way, and of the arguments of `isinstance`
+and `zip`, which only breaks off; the -1 of a `reshape`, where NumPy takes any number below zero; what a kernel tells
+`share` of its cost, which decides who does the work and not what comes out; an error's text, and the check that raises
+it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["Mutant", "mutants"]
 ACTIVATIONS = ["relu", "tanh", "elu", "sigmoid", "linear"]
 FLAGS = {"accumulate", "need", "nesterov", "need_dx"}
 BOUNDS = {"max", "min", "maximum", "minimum"}
-SWAPPED_IN_VAIN = BOUNDS | {"isinstance", "zip"}
+SWAPPED_IN_VAIN = BOUNDS | {"isinstance", "zip", "multiply", "logaddexp"}
 COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
     ast.Gt: [ast.Lt, ast.GtE],
     ast.GtE: [ast.LtE, ast.Gt],
@@ -165,11 +166,15 @@ def _replacements(statement: ast.stmt) -> Iterator[tuple[ast.AST, ast.AST]]:
         yield statement, ast.Pass()
     expressions = list(_own_expressions(statement))
     calls = [node for node in expressions if isinstance(node, ast.Call)]
-    spared: list[ast.AST] = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "axis"]
+    axes = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "axis"]
+    spared: list[ast.AST] = [axis for axis in axes if not isinstance(axis, ast.Constant)]
     spared += [call.args[1] for call in calls if _name(call) == "isinstance"]
     spared += [node for call in calls if _name(call) == "share" for cost in call.args[2:] for node in ast.walk(cost)]
+    shapes = [argument for call in calls if _name(call) == "reshape" for argument in call.args]
+    sizes = [size for shape in shapes for size in ast.walk(shape)]
+    spared += [size.operand for size in sizes if isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub)]
     for node in expressions:
-        if node in spared and not isinstance(node, ast.Constant):
+        if node in spared:
             continue
         for replacement in _of_expression(node):
             yield node, replacement
