@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test stand-in check types mutants wheel torch nvrtc clean
+.PHONY: demo test stand-in gpu check types mutants wheel torch nvrtc clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/minicvae train latent2d --epochs 10 --overwrite --out runs/demo
@@ -16,6 +16,12 @@ test: $(VENV)/test.stamp
 # The tests that take a device, on cuda, where there is no GPU: strict arrays in CuPy's place (tests/standin).
 stand-in: $(VENV)/test.stamp
 	$(BIN)/pytest -n 2 --dist loadfile --stand-in --device cuda -m "cuda and not slow"
+
+# Everything that needs an NVIDIA GPU, in one go; what it finds stays in build/gpu. CUDA: cuda12 or cuda13.
+CUDA ?= cuda12
+gpu: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --editable ".[$(CUDA)]" torch==2.13.0
+	BIN=$(BIN) tests/cuda/on_a_gpu.sh build/gpu
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ setup(
         "minicvae": ["py.typed"],
         "minicvae.datasets": ["mnist/*"],
         "minicvae.kernels": ["*.md"],
-        "minicvae.kernels.cuda": ["*.cu", "*.cuh"],
+        "minicvae.kernels.cuda": ["*.cu", "*.cuh", "*.md"],
     },
     install_requires=[
         "numpy>=2.0",

@@ -30,7 +30,6 @@ KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* d
         __syncthreads();
         if (j < l)
             for (int i = row; i < n; i += 8) dkl[i * l + j] = above[column] ? (real)(weight / n) : 0;
-        __syncthreads();  // before the next columns' sums
     }
     reconstruction = block_sum(reconstruction) / m;
     total = block_sum(total);

@@ -1,6 +1,8 @@
 """The benchmark on the device cuda, as far as it runs without a GPU: every task, the machine, the modes."""
 
 import sys
+from importlib import util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,3 +69,18 @@ def test_a_contestant_has_its_environment(monkeypatch):
         assert contestant.work("any", 1) == 7
     finally:
         contestant.stop()
+
+
+def test_how_far_the_devices_agree_is_measured(gpu, monkeypatch, capsys):
+    spec = util.spec_from_file_location("agreement", Path(__file__).parent / "agreement.py")
+    agreement = util.module_from_spec(spec)
+    spec.loader.exec_module(agreement)
+    for name, value in {"STEPS": 3, "BATCH": 2, "load": lambda device: gpu}.items():
+        monkeypatch.setattr(agreement, name, value)
+    monkeypatch.setattr("sys.argv", ["agreement.py", "mlp-small"])
+    monkeypatch.setattr(gpu, "graphs", False)
+    assert agreement.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[1].split("with")[0].split()[0] for line in lines] == ["cuda", "cuda"]
+    monkeypatch.setattr(agreement, "ALLOWED", 0.0)
+    assert agreement.main() == 1

@@ -316,6 +316,18 @@ def test_a_log_mean_exp_neither_overflows_nor_loses_its_sum(kernels_of_cuda, off
     np.testing.assert_allclose(weights, expected_weights, rtol=8 * np.finfo(dtype).eps, atol=1e-30)
 
 
+@given(seed=seeds, share=st.sampled_from([0.1, 0.5]), size=st.integers(1, 3), stride=st.integers(1, 3))
+def test_a_pool_passes_nan_on_and_back(kernels_of_cuda, seed, share, size, stride):
+    rng, pool, steps = np.random.default_rng(seed), (size, size), (stride, stride)
+    x = np.where(rng.random((2, 5, 6, 2)) < share, np.nan, rng.integers(0, 3, (2, 5, 6, 2)))
+    y = reference.max_pool(x, pool, steps)
+    dy = rng.standard_normal(y.shape)
+    found = kernels_of_cuda.max_pool(kernels_of_cuda.array(x), pool, steps)
+    np.testing.assert_array_equal(found.get(), y)
+    dx = kernels_of_cuda.max_pool_backward(kernels_of_cuda.array(dy), kernels_of_cuda.array(x), found, pool, steps)
+    np.testing.assert_allclose(dx.get(), reference.max_pool_backward(dy, x, y, pool, steps), rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", ALL)
 @given(data=st.data(), seed=seeds)
 def test_the_order_of_the_threads_changes_no_bit(kernels_of_cuda, name, data, seed):

@@ -179,7 +179,7 @@ def test_a_missing_barrier_shows_when_the_threads_run_backwards(monkeypatch, bar
 
 
 def test_arrays_that_share_a_block_sum_do_not_mix():
-    body = "real s = block_sum(1), t = block_sum(threadIdx.x); if (place() < size) a[place()] = s + t;"
+    body = "real s = block_sum((real)1), t = block_sum((real)threadIdx.x); if (place() < size) a[place()] = s + t;"
     np.testing.assert_array_equal(run(body), 64 + 63 * 64 / 2)
 
 
