@@ -63,7 +63,9 @@ def trained(model, hidden, name, rates):
 
 # %% The scores: nats over the hidden pixels of the test images, lower is better
 # The bound takes z from the recognition net, which sees the answer; Monte Carlo takes it from the prior, as one who has
-# to answer must; importance sampling takes it from the recognition net and weighs it as the prior does.
+# to answer must; importance sampling takes it from the recognition net and weighs it as the prior does. A GSNN has no
+# recognition net to take it from: none was trained.
+ESTIMATORS = {"prior": samples} if args.alpha == 0 else {"bound": 10, "prior": samples, "importance": samples}
 header = ["task", "baseline", "bound", "Monte Carlo", "importance", "gain"]
 rows = []
 for name, hidden in tasks.items():
@@ -73,11 +75,13 @@ for name, hidden in tasks.items():
     trained(model, hidden, f"{name}, CVAE", [1e-3, 1e-4] if args.finish else [1e-3])
     model.save(args.out / f"{name}.safetensors")
 
-    scores = [baseline.evaluate(test_images, hidden)["loss"]]
-    for estimator, s in (("bound", 10), ("prior", samples), ("importance", samples)):
+    scores = {"baseline": baseline.evaluate(test_images, hidden)["loss"]}
+    for estimator, s in ESTIMATORS.items():
         nll = model.negative_log_likelihood(test_images, hidden, estimator=estimator, samples=s, seed=args.seed)
-        scores.append(float(nll.mean()))
-    rows.append([name, *(f"{score:.2f}" for score in (*scores, scores[0] - scores[-1]))])
+        scores[estimator] = float(nll.mean())
+    scores["gain"] = scores["baseline"] - scores[list(ESTIMATORS)[-1]]
+    columns = ("baseline", "bound", "prior", "importance", "gain")
+    rows.append([name, *(f"{scores[column]:.2f}" if column in scores else "" for column in columns)])
     scored = table(header, rows, "<>>>>>")
     print(f"\n{scored}", flush=True)
     with whole_file(args.out / "table.txt") as temporary:
