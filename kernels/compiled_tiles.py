@@ -1,0 +1,178 @@
+"""The compiled loops of the convolutions that gather no windows: shifted planes, Winograd's tiles, upsampled sums.
+
+`image_maps.py` says what they are for. All runs are over adjacent numbers, as long as can be had: a loop over the
+channels of one pixel alone is half start and end.
+"""
+
+from __future__ import annotations
+
+from minicvae.kernels.compiled import kernel
+
+# Of Winograd's transforms along an axis, each of four results as two terms: (pixel, factor, pixel, factor). The pixels
+# 0 1 2 3 are those under a tile of two places and its margins.
+WINDOW = ((0, 1, 2, -1), (1, 1, 2, 1), (2, 1, 1, -1), (1, 1, 3, -1))  # Bᵀ
+PLACES = ((1, 1, 2, 0), (1, 1, 2, 1), (1, 1, 2, -1), (2, -1, 1, 0))  # A, on the two places of the tile, 1 and 2
+
+
+@kernel
+def planes(x, P, kernel_size, before):
+    """P_(a b),(n i j) = x_n,(i - p + a),(j - q + b), and 0 outside of the image; x (n, h, w), `before` = (p, q)."""
+    n, h, w = x.shape
+    (kh, kw), (top, left) = kernel_size, before
+    shifted = P.reshape(kh, kw, n, h, w)
+    for a in range(kh):
+        for b in range(kw):
+            start, stop = max(left - b, 0), min(w + left - b, w)
+            for image in range(n):
+                for i in range(h):
+                    row, line = i - top + a, shifted[a, b, image, i]
+                    if row < 0 or row >= h:
+                        line[:] = 0
+                        continue
+                    line[:start] = 0
+                    line[stop:] = 0
+                    source, inner = x[image, row][start - left + b :], line[start:stop]
+                    for j in range(len(inner)):
+                        inner[j] = source[j]
+
+
+@kernel
+def phases(x, P):
+    """P = x with a margin of zeros, its even columns before its odd ones; x (n, h, w, c).
+
+    P (n, 2 ⌈h/2⌉ + 2, 2, ⌈w/2⌉ + 1, c): P_n,r,s,j = x_n,(r - 1),(2 j + s - 1), so that what lies two columns apart in
+    the image is adjacent.
+    """
+    n, h, w, c = x.shape
+    _, rows, _, columns, _ = P.shape
+    for image in range(n):
+        for r in range(rows):
+            if r < 1 or r > h:
+                P[image, r] = 0
+                continue
+            line = x[image, r - 1]
+            for s in range(2):
+                for j in range(columns):
+                    column, to = 2 * j + s - 1, P[image, r, s, j]
+                    if column < 0 or column >= w:
+                        to[:] = 0
+                    else:
+                        pixel = line[column]
+                        for k in range(c):
+                            to[k] = pixel[k]
+
+
+@kernel
+def tiles(P, V, transform):
+    """V_ab = (T d Tᵀ)_ab of every 4x4 tile d of the image in `phases`, 2 apart; T: the rows of `transform`.
+
+    V (4, 4, n, ⌈h/2⌉, ⌈w/2⌉ c).
+    """
+    _, _, n, rows, run = V.shape
+    c = P.shape[4]
+    lines = P.reshape(n, P.shape[1], 2, -1)
+    for image in range(n):
+        for i in range(rows):
+            for a in range(4):
+                row0, factor0, row1, factor1 = transform[a]
+                f0, f1 = V.dtype.type(factor0), V.dtype.type(factor1)
+                upper, lower = lines[image, 2 * i + row0], lines[image, 2 * i + row1]
+                for b in range(4):
+                    column0, factor0, column1, factor1 = transform[b]
+                    g0, g1 = V.dtype.type(factor0), V.dtype.type(factor1)
+                    start0, start1 = column0 // 2 * c, column1 // 2 * c
+                    d00 = upper[column0 % 2][start0 : start0 + run]
+                    d01 = upper[column1 % 2][start1 : start1 + run]
+                    d10 = lower[column0 % 2][start0 : start0 + run]
+                    d11 = lower[column1 % 2][start1 : start1 + run]
+                    v = V[a, b, image, i]
+                    for k in range(run):
+                        v[k] = f0 * (g0 * d00[k] + g1 * d01[k]) + f1 * (g0 * d10[k] + g1 * d11[k])
+
+
+@kernel
+def untile(M, y):
+    """Each 2x2 tile of y = Aᵀ M A; M (4, 4, n, ⌈h/2⌉, ⌈w/2⌉, c), y (n, h, w, c).
+
+    Aᵀ takes m0 + m1 + m2 for the first place and m1 - m2 - m3 for the second.
+    """
+    n, h, w, c = y.shape
+    one = y.dtype.type(1)
+    for image in range(n):
+        for row in range(h):
+            for column in range(w):
+                i, j, r, s = row // 2, column // 2, row % 2, column % 2
+                fr, fs = (-one if r else one), (-one if s else one)
+                m00, m01, m02 = M[r, s, image, i, j], M[r, s + 1, image, i, j], M[r, s + 2, image, i, j]
+                m10, m11, m12 = M[r + 1, s, image, i, j], M[r + 1, s + 1, image, i, j], M[r + 1, s + 2, image, i, j]
+                m20, m21, m22 = M[r + 2, s, image, i, j], M[r + 2, s + 1, image, i, j], M[r + 2, s + 2, image, i, j]
+                pixel = y[image, row, column]
+                for k in range(c):
+                    first = m00[k] + fs * (m01[k] + m02[k])
+                    second = m10[k] + fs * (m11[k] + m12[k])
+                    third = m20[k] + fs * (m21[k] + m22[k])
+                    pixel[k] = first + fr * (second + third)
+
+
+@kernel
+def spread(u, h, line, factor, before):
+    """h_n,r,s,k = Σ_ab u_n,(r - p + a) // f,(s - q + b) // g,a,b,k, as far as these lie in the small image.
+
+    u (n, i, j, kh, kw, c): what each cell of the kernel makes of each pixel; h (n, f i, g j, c) or its inner part;
+    line (j, kw c): room for a row of h before its columns are added up; `factor` = (f, g), `before` = (p, q).
+    """
+    n, i_size, j_size, kh, kw, c = u.shape
+    _, rows, columns, _ = h.shape
+    (f, g), (top, left) = factor, before
+    pixels = u.reshape(n, i_size, j_size, kh, kw * c)
+    for image in range(n):
+        for r in range(rows):
+            line[:] = 0
+            for a in range(kh):
+                row = r - top + a
+                if row < 0 or row >= i_size * f:
+                    continue
+                for j in range(j_size):
+                    source, to = pixels[image, row // f, j, a], line[j]
+                    for k in range(kw * c):
+                        to[k] += source[k]
+            for s in range(columns):
+                pixel = h[image, r, s]
+                pixel[:] = 0
+                for b in range(kw):
+                    column = s - left + b
+                    if column < 0 or column >= j_size * g:
+                        continue
+                    cell = line[column // g, b * c : (b + 1) * c]
+                    for k in range(c):
+                        pixel[k] += cell[k]
+
+
+@kernel
+def spread_back(dh, du, line, factor, before):
+    """du = the transpose of `spread` on dh: each number of dh is added up wherever it was a term."""
+    n, i_size, j_size, kh, kw, c = du.shape
+    _, rows, columns, _ = dh.shape
+    (f, g), (top, left) = factor, before
+    pixels = du.reshape(n, i_size, j_size, kh, kw * c)
+    for image in range(n):
+        du[image] = 0
+        for r in range(rows):
+            line[:] = 0
+            for s in range(columns):
+                pixel = dh[image, r, s]
+                for b in range(kw):
+                    column = s - left + b
+                    if column < 0 or column >= j_size * g:
+                        continue
+                    cell = line[column // g, b * c : (b + 1) * c]
+                    for k in range(c):
+                        cell[k] += pixel[k]
+            for a in range(kh):
+                row = r - top + a
+                if row < 0 or row >= i_size * f:
+                    continue
+                for j in range(j_size):
+                    source, to = line[j], pixels[image, row // f, j, a]
+                    for k in range(kw * c):
+                        to[k] += source[k]

@@ -1,0 +1,355 @@
+"""The ways in which the `cpu` device computes a convolution h = K x: each a linear map of images, and its way back.
+
+The definition, a product with the windows of the images, copies every pixel once for each cell of the kernel and
+multiplies it there. Where the kernel allows, there are shorter ways to the same numbers:
+
+    Windows       any kernel; the definition
+    Stamps        any transposed kernel; the definition
+    Planes        one channel: the windows are the image, shifted
+    Winograd      3x3, stride 1: 16 products for 4 pixels in place of 36
+    Upsampled     stride 1, the image upsampled before: products at the low resolution; also of few channels out
+
+A map is made for one call, of the whole batch's shape and the kernel W. It is run on a few images at a time, of which
+its `images` are as many as the cache has room for, by several threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from itertools import repeat
+from math import prod
+
+import numpy as np
+
+from minicvae.kernels import compiled_images, compiled_tiles
+from minicvae.kernels.convolution import Pair, is_convolution, span, transposed_size, turned
+from minicvae.kernels.reference import Array
+from minicvae.kernels.workspace import Scratch
+
+__all__ = ["ImageMap", "convolution", "transposed"]
+
+BLOCK = 5 << 18  # bytes: of the second cache of a core, what a block of images may fill
+FEW = 4  # channels: fewer are too short a run for the loops over tiles
+
+_scratch = Scratch()
+
+
+class ImageMap(ABC):
+    """h = K x on images (n, h, w, c); the kernel's gradient is gathered in `total`, in the map's own layout.
+
+    size (h, w, c_out) of its results; numbers: what it lays out on the way, for an image; products: its multiply-adds.
+    """
+
+    size: tuple[int, int, int]
+    numbers: int
+    products: int
+
+    def images(self, itemsize: int) -> int:
+        """How many images make a block."""
+        return max(BLOCK // (self.numbers * itemsize), 1)
+
+    @abstractmethod
+    def forward(self, x: Array, h: Array) -> None:
+        """h = K x."""
+
+    @abstractmethod
+    def total(self) -> Array:
+        """Zeros, to add gradients to."""
+
+    @abstractmethod
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """With g = dL/dh: total += dL/dK, and dx = Kᵀ g where it is not None."""
+
+    @abstractmethod
+    def gradient(self, total: Array) -> Array:
+        """dW of a total."""
+
+
+def convolution(x: Array, W: Array, stride: Pair, padding: str, factor: Pair = (1, 1)) -> ImageMap:
+    """The shortest way of `conv2d` on images like x, upsampled by `factor` before."""
+    c_in, c_out = W.shape[2:]
+    if factor != (1, 1):
+        return Upsampled(x, W, padding, factor)
+    if stride != (1, 1) or padding != "same":
+        return Windows(x, W, stride, padding)
+    if c_in == 1:
+        return Planes(x, W)
+    if c_out < FEW:
+        return Upsampled(x, W, padding, factor)
+    return Winograd(x, W) if W.shape[:2] == (3, 3) and c_in >= FEW else Windows(x, W, stride, padding)
+
+
+def transposed(x: Array, W: Array, stride: Pair, padding: str) -> ImageMap:
+    """The shortest way of `conv2d_transpose` on images like x."""
+    if is_convolution(W.shape[:2], stride, padding):
+        return convolution(x, turned(W), stride, padding)
+    return Stamps(x, W, stride, padding)
+
+
+class _Geometry:
+    """How the windows of images (h, w, c) lie, for the loops of `compiled_images`."""
+
+    def __init__(self, size: Pair, channels: int, kernel: Pair, stride: Pair, padding: str) -> None:
+        (i, top, _), (j, left, _) = map(span, size, kernel, stride, repeat(padding))
+        self.places = i, j
+        self.rows, self.depth = i * j, prod(kernel) * channels  # windows of an image, numbers in a window
+        self.settings = self.places, kernel, stride, (top, left)
+
+    def windows(self, x: Array) -> Array:
+        """P(x) as a matrix, in scratch memory."""
+        (P,) = _scratch.empty((len(x) * self.rows, self.depth), dtype=x.dtype)
+        compiled_images.windows(x, P, *self.settings)
+        return P
+
+    def overlap_add(self, P: Array, x: Array) -> None:
+        """x = Pᵀ(P)."""
+        compiled_images.overlap_add(P, x, *self.settings)
+
+
+class Windows(ImageMap):
+    """h = P(x) W: the windows gathered, then a product. dW = P(x)ᵀ g, dx = Pᵀ(g Wᵀ)."""
+
+    def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
+        self.form = _Geometry(x.shape[1:3], W.shape[2], W.shape[:2], stride, padding)
+        self.W, self.shape = np.ascontiguousarray(W).reshape(self.form.depth, -1), W.shape
+        self.size = *self.form.places, W.shape[3]
+        self.numbers, self.products = self.form.rows * self.form.depth, self.form.rows * W.size
+
+    def forward(self, x: Array, h: Array) -> None:
+        """The product of the windows."""
+        np.matmul(self.form.windows(x), self.W, out=h.reshape(-1, self.size[2]))
+
+    def total(self) -> Array:
+        """As W, flat."""
+        return np.zeros_like(self.W)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """The windows anew: to keep them would take nine times the memory of x."""
+        g = g.reshape(-1, self.size[2])
+        P = self.form.windows(x)
+        total += P.T @ g
+        if dx is not None:
+            # Of one channel the product is all outer: BLAS takes eight times as long as NumPy's broadcasting.
+            (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P)
+            self.form.overlap_add(P, dx)
+
+    def gradient(self, total: Array) -> Array:
+        """As it is."""
+        return total.reshape(self.shape)
+
+
+class Stamps(ImageMap):
+    """h = Pᵀ(x Wᵀ): every pixel's stamps, then added up. With P = P(g): dW = Pᵀ x, dx = P W."""
+
+    def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
+        c_out, c_in = W.shape[2:]
+        h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding))
+        self.form = _Geometry((h, w), c_out, W.shape[:2], stride, padding)
+        self.W, self.shape = np.ascontiguousarray(W).reshape(self.form.depth, c_in), W.shape
+        self.size = h, w, c_out
+        self.numbers, self.products = self.form.rows * self.form.depth, self.form.rows * W.size
+
+    def forward(self, x: Array, h: Array) -> None:
+        """The product, then its sums."""
+        (P,) = _scratch.empty((len(x) * self.form.rows, self.form.depth), dtype=x.dtype)
+        np.matmul(x.reshape(len(P), -1), self.W.T, out=P)
+        self.form.overlap_add(P, h)
+
+    def total(self) -> Array:
+        """As W, flat."""
+        return np.zeros_like(self.W)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """The windows of g, and their products."""
+        P = self.form.windows(g)
+        total += P.T @ x.reshape(len(P), -1)
+        if dx is not None:
+            np.matmul(P, self.W, out=dx.reshape(len(P), -1))
+
+    def gradient(self, total: Array) -> Array:
+        """As it is."""
+        return total.reshape(self.shape)
+
+
+class Planes(ImageMap):
+    """Stride 1, "same", one channel in: P(x)ᵀ is the image once for each cell of the kernel, shifted. h = P W.
+
+    Rows of an image are copied whole where windows would be gathered three numbers at a time.
+    """
+
+    def __init__(self, x: Array, W: Array) -> None:
+        h, w = x.shape[1:3]
+        (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat("same"))
+        self.W, self.shape = np.ascontiguousarray(W).reshape(-1, W.shape[3]), W.shape
+        self.settings = W.shape[:2], (top, left)
+        self.size = h, w, W.shape[3]
+        self.numbers, self.products = h * w * (len(self.W) + W.shape[3]), h * w * W.size
+
+    def planes(self, x: Array) -> Array:
+        """P(x)ᵀ (cells, n h w), in scratch memory."""
+        (P,) = _scratch.empty((len(self.W), x.size), dtype=x.dtype)
+        compiled_tiles.planes(x.reshape(x.shape[:3]), P, *self.settings)
+        return P
+
+    def forward(self, x: Array, h: Array) -> None:
+        """h = P W."""
+        np.matmul(self.planes(x).T, self.W, out=h.reshape(-1, self.size[2]))
+
+    def total(self) -> Array:
+        """As W, flat."""
+        return np.zeros_like(self.W)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """dW = Pᵀ g; dx by `Upsampled`, for which one channel is few."""
+        total += self.planes(x) @ g.reshape(-1, self.size[2])
+        if dx is not None:
+            back = turned(self.W.reshape(self.shape))
+            before = tuple(k - 1 - p for k, p in zip(*self.settings, strict=True))
+            Upsampled(g, back, "same", (1, 1), before).forward(g, dx)
+
+    def gradient(self, total: Array) -> Array:
+        """As it is."""
+        return total.reshape(self.shape)
+
+
+class Winograd(ImageMap):
+    """3x3, stride 1, "same", in tiles of 2x2 places: of each tile's 4x4 pixels d and the kernel w,
+
+        h = Aᵀ (G w Gᵀ ⊙ Bᵀ d B) A
+
+    The product ⊙ is one for each of 16 numbers in place of 9 for each of 4 places, and is summed over c_in: 16 matrix
+    products of all tiles. Along one axis, for two places of three cells:
+
+        Bᵀ d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)       G w = (w0, (w0 + w1 + w2) / 2, (w0 - w1 + w2) / 2, w2)
+        Aᵀ m = (m0 + m1 + m2, m1 - m2 - m3)
+
+        m0 + m1 + m2 = d0 w0 - d2 w0 + (d1 + d2)(w0 + w1 + w2) / 2 + (d2 - d1)(w0 - w1 + w2) / 2
+                     = d0 w0 + d1 w1 + d2 w2, and likewise the second place.
+
+    All three are linear, so with V = Bᵀ d B, U = G w Gᵀ and the gradient in the tiles, A g Aᵀ, dU = Vᵀ (A g Aᵀ) and
+    dW = Gᵀ dU G. dx is the convolution of g with the turned kernel, the same way. Winograd 1980; Lavin and Gray 2015.
+    """
+
+    G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+
+    def __init__(self, x: Array, W: Array) -> None:
+        h, w, c_in = x.shape[1:]
+        self.half = (h + 1) // 2, (w + 1) // 2
+        self.kernel = np.kron(self.G, self.G).astype(W.dtype)  # (16, 9)
+        self.shape, self.size = W.shape, (h, w, W.shape[3])
+        self.W = W
+        self.numbers = 16 * prod(self.half) * (c_in + W.shape[3])
+        self.products = 16 * prod(self.half) * c_in * W.shape[3]
+
+    def _weights(self, W: Array) -> Array:
+        """U (16, c_in, c_out)."""
+        return (self.kernel @ np.ascontiguousarray(W).reshape(9, -1)).reshape(16, *W.shape[2:])
+
+    @cached_property
+    def U(self) -> Array:
+        """Of the kernel."""
+        return self._weights(self.W)
+
+    @cached_property
+    def U_back(self) -> Array:
+        """Of the kernel that takes g to dx."""
+        return self._weights(turned(self.W))
+
+    def _phases(self, x: Array, P: Array) -> Array:
+        rows, columns = self.half
+        P = P.reshape(len(x), 2 * rows + 2, 2, columns + 1, x.shape[3])
+        compiled_tiles.phases(x, P)
+        return P
+
+    def _room(self, n: int, *channels: int, dtype: np.dtype) -> list[Array]:
+        """For n images of so many channels: tiles (16, n tiles, c) of each; then `phases` of the most."""
+        rows, columns = self.half
+        padded = n * (2 * rows + 2) * 2 * (columns + 1)
+        shapes = [(16, n * rows * columns, c) for c in channels]
+        return _scratch.empty(*shapes, *((padded * c,) for c in channels), dtype=dtype)
+
+    def _tiles(self, P: Array, V: Array, transform: tuple[tuple[int, int, int, int], ...]) -> None:
+        rows, columns = self.half
+        compiled_tiles.tiles(P, V.reshape(4, 4, len(P), rows, columns * P.shape[4]), transform)
+
+    def _untile(self, M: Array, h: Array) -> None:
+        compiled_tiles.untile(M.reshape(4, 4, len(h), *self.half, h.shape[3]), h)
+
+    def forward(self, x: Array, h: Array) -> None:
+        """Into the tiles, a product for each of their 16 numbers, and back."""
+        V, M, P, _ = self._room(len(x), x.shape[3], h.shape[3], dtype=x.dtype)
+        self._tiles(self._phases(x, P), V, compiled_tiles.WINDOW)
+        np.matmul(V, self.U, out=M)
+        self._untile(M, h)
+
+    def total(self) -> Array:
+        """As U."""
+        return np.zeros((16, *self.shape[2:]), self.W.dtype)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """dU = Vᵀ A g Aᵀ, and dx by the same tiles."""
+        V, M, P, Q = self._room(len(x), x.shape[3], g.shape[3], dtype=x.dtype)
+        g_phases = self._phases(g, Q)
+        self._tiles(self._phases(x, P), V, compiled_tiles.WINDOW)
+        self._tiles(g_phases, M, compiled_tiles.PLACES)
+        total += np.matmul(V.swapaxes(1, 2), M)
+        if dx is not None:
+            self._tiles(g_phases, M, compiled_tiles.WINDOW)
+            np.matmul(M, self.U_back, out=V)
+            self._untile(V, dx)
+
+    def gradient(self, total: Array) -> Array:
+        """dW = (G ⊗ G)ᵀ dU."""
+        return (self.kernel.T @ total.reshape(16, -1)).reshape(self.shape)
+
+
+class Upsampled(ImageMap):
+    """conv2d of upsample(x), stride 1: the product comes first, at the low resolution, and is upsampled after.
+
+    To upsample is to repeat pixels, channel by channel, and the product is by pixels, so they may change places:
+
+        h_rs = Σ_ab upsample(x)_(r - p + a),(s - q + b) W_ab = Σ_ab (x W_ab)_(r - p + a) // f,(s - q + b) // g
+
+    u = x W, every pixel times every cell of the kernel, is one product with x as it lies, no windows gathered, and for
+    a factor of 2 a quarter of the multiplications; the sum over a b is then of c_out numbers (`spread`). With the
+    transpose of that sum, du = spreadᵀ(g):  dW = xᵀ du,  dx = du Wᵀ.
+    """
+
+    def __init__(self, x: Array, W: Array, padding: str, factor: Pair, before: Pair | None = None) -> None:
+        h, w = (size * f for size, f in zip(x.shape[1:3], factor, strict=True))
+        (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding))
+        kh, kw, c_in, c_out = W.shape
+        self.W = np.ascontiguousarray(W.transpose(2, 0, 1, 3)).reshape(c_in, -1)
+        self.cells, self.size = (kh, kw, c_out), (i, j, c_out)
+        self.settings = factor, before or (top, left)
+        pixels = prod(x.shape[1:3])
+        self.numbers, self.products = pixels * self.W.shape[1], pixels * W.size
+
+    def _room(self, x: Array) -> list[Array]:
+        """u (n, i, j, kh, kw, c_out), and a row of sums."""
+        _, kw, c_out = self.cells
+        return _scratch.empty((*x.shape[:3], *self.cells), (x.shape[2], kw * c_out), dtype=x.dtype)
+
+    def forward(self, x: Array, h: Array) -> None:
+        """The product, spread out."""
+        u, line = self._room(x)
+        np.matmul(x.reshape(-1, len(self.W)), self.W, out=u.reshape(-1, self.W.shape[1]))
+        compiled_tiles.spread(u, h, line, *self.settings)
+
+    def total(self) -> Array:
+        """(c_in, kh kw c_out)."""
+        return np.zeros_like(self.W)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+        """g gathered, and its products."""
+        u, line = self._room(x)
+        compiled_tiles.spread_back(g, u, line, *self.settings)
+        du = u.reshape(-1, self.W.shape[1])
+        total += x.reshape(-1, len(self.W)).T @ du
+        if dx is not None:
+            np.matmul(du, self.W.T, out=dx.reshape(-1, len(self.W)))
+
+    def gradient(self, total: Array) -> Array:
+        """c_in back in its place."""
+        return total.reshape(-1, *self.cells).transpose(1, 2, 0, 3)
