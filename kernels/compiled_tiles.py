@@ -6,6 +6,8 @@ channels of one pixel alone is half start and end.
 
 from __future__ import annotations
 
+import numpy as np
+
 from minicvae.kernels.compiled import kernel
 
 # Of Winograd's transforms along an axis, each of four results as two terms: (pixel, factor, pixel, factor). The pixels
@@ -64,13 +66,13 @@ def phases(x, P):
 
 @kernel
 def tiles(P, V, transform):
-    """V_ab = (T d Tᵀ)_ab of every 4x4 tile d of the image in `phases`, 2 apart; T: the rows of `transform`.
+    """V_ab = (T d Tᵀ)_ab of every 4x4 tile d of the images in `phases`, 2 apart; T: the rows of `transform`.
 
-    V (4, 4, n, ⌈h/2⌉, ⌈w/2⌉ c).
+    V (16, n or more, ⌈h/2⌉, ⌈w/2⌉, c), its first axis a and b.
     """
-    _, _, n, rows, run = V.shape
-    c = P.shape[4]
-    lines = P.reshape(n, P.shape[1], 2, -1)
+    n, padded, _, _, c = P.shape
+    _, images, rows, columns, _ = V.shape
+    lines, runs, run = P.reshape(n, padded, 2, -1), V.reshape(16, images, rows, columns * c), columns * c
     for image in range(n):
         for i in range(rows):
             for a in range(4):
@@ -85,14 +87,14 @@ def tiles(P, V, transform):
                     d01 = upper[column1 % 2][start1 : start1 + run]
                     d10 = lower[column0 % 2][start0 : start0 + run]
                     d11 = lower[column1 % 2][start1 : start1 + run]
-                    v = V[a, b, image, i]
+                    v = runs[4 * a + b, image, i]
                     for k in range(run):
                         v[k] = f0 * (g0 * d00[k] + g1 * d01[k]) + f1 * (g0 * d10[k] + g1 * d11[k])
 
 
 @kernel
 def untile(M, y):
-    """Each 2x2 tile of y = Aᵀ M A; M (4, 4, n, ⌈h/2⌉, ⌈w/2⌉, c), y (n, h, w, c).
+    """Each 2x2 tile of y = Aᵀ M A; M (16, n or more, ⌈h/2⌉, ⌈w/2⌉, c), y (n, h, w, c).
 
     Aᵀ takes m0 + m1 + m2 for the first place and m1 - m2 - m3 for the second.
     """
@@ -102,16 +104,60 @@ def untile(M, y):
         for row in range(h):
             for column in range(w):
                 i, j, r, s = row // 2, column // 2, row % 2, column % 2
-                fr, fs = (-one if r else one), (-one if s else one)
-                m00, m01, m02 = M[r, s, image, i, j], M[r, s + 1, image, i, j], M[r, s + 2, image, i, j]
-                m10, m11, m12 = M[r + 1, s, image, i, j], M[r + 1, s + 1, image, i, j], M[r + 1, s + 2, image, i, j]
-                m20, m21, m22 = M[r + 2, s, image, i, j], M[r + 2, s + 1, image, i, j], M[r + 2, s + 2, image, i, j]
+                fr, fs, p = (-one if r else one), (-one if s else one), 4 * r + s
+                m00, m01, m02 = M[p, image, i, j], M[p + 1, image, i, j], M[p + 2, image, i, j]
+                m10, m11, m12 = M[p + 4, image, i, j], M[p + 5, image, i, j], M[p + 6, image, i, j]
+                m20, m21, m22 = M[p + 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j]
                 pixel = y[image, row, column]
                 for k in range(c):
                     first = m00[k] + fs * (m01[k] + m02[k])
                     second = m10[k] + fs * (m11[k] + m12[k])
                     third = m20[k] + fs * (m21[k] + m22[k])
                     pixel[k] = first + fr * (second + third)
+
+
+@kernel
+def tile_products(V, U, M, n):
+    """M_p = V_p U_p for the n images' tiles and each p; V (16, n or more, ..., c_in), M (16, n or more, ..., c_out)."""
+    _, _, rows, columns, c_in = V.shape
+    pixels, results = V.reshape(16, -1, c_in), M.reshape(16, -1, M.shape[4])
+    count = n * rows * columns
+    for p in range(16):
+        np.dot(pixels[p, :count], U[p], results[p, :count])
+
+
+@kernel
+def winograd(x, U, h, P, V, M):
+    """h = the convolution of x by the kernel of which U are the tiles; the rest is room."""
+    P = P[: len(x)]
+    phases(x, P)
+    tiles(P, V, WINDOW)
+    tile_products(V, U, M, len(x))
+    untile(M, h)
+
+
+@kernel
+def winograd_weights(x, g, total, P, Q, V, M, dU):
+    """total += Vᵀ M, V the tiles of x and M those of g; leaves g's phases in Q. The rest is room."""
+    n, c_in, c_out = len(x), x.shape[3], g.shape[3]
+    P, Q = P[:n], Q[:n]
+    phases(x, P)
+    phases(g, Q)
+    tiles(P, V, WINDOW)
+    tiles(Q, M, PLACES)
+    pixels, gradients = V.reshape(16, -1, c_in), M.reshape(16, -1, c_out)
+    count = n * V.shape[2] * V.shape[3]
+    for p in range(16):
+        np.dot(pixels[p, :count].T, gradients[p, :count], dU)
+        total[p] += dU
+
+
+@kernel
+def winograd_back(Q, U_back, dx, V, M):
+    """dx = the convolution of the image whose phases are Q."""
+    tiles(Q[: len(dx)], M, WINDOW)
+    tile_products(M, U_back, V, len(dx))
+    untile(V, dx)
 
 
 @kernel
@@ -176,3 +222,39 @@ def spread_back(dh, du, line, factor, before):
                     source, to = line[j], pixels[image, row // f, j, a]
                     for k in range(kw * c):
                         to[k] += source[k]
+
+
+@kernel
+def upsampled(x, W, h, u, line, factor, before):
+    """h = spread(x W); W (c_in, kh kw c_out), the rest is room."""
+    n = len(x)
+    np.dot(x.reshape(-1, len(W)), W, u[:n].reshape(-1, W.shape[1]))
+    spread(u[:n], h, line, factor, before)
+
+
+@kernel
+def upsampled_back(x, g, total, W_T, dx, need_dx, u, line, dW, factor, before):
+    """With du = spreadᵀ(g): total += xᵀ du, and dx = du Wᵀ if that is needed."""
+    n, c_in = len(x), x.shape[3]
+    spread_back(g, u[:n], line, factor, before)
+    du, pixels = u[:n].reshape(-1, dW.shape[1]), x.reshape(-1, c_in)
+    np.dot(pixels.T, du, dW)
+    total += dW
+    if need_dx:
+        np.dot(du, W_T, dx.reshape(-1, c_in))
+
+
+@kernel
+def shifted(x, W, h, room, before):
+    """h = P W, P the windows of x (n, h, w) as `planes`; W (kh, kw, 1, c)."""
+    P = room[: W.shape[0] * W.shape[1] * x.size].reshape(-1, x.size)
+    planes(x, P, W.shape[:2], before)
+    np.dot(P.T, W.reshape(len(P), -1), h.reshape(x.size, -1))
+
+
+@kernel
+def shifted_back(x, g, total, room, before):
+    """total += Pᵀ g."""
+    P = room[: total.shape[0] * total.shape[1] * x.size].reshape(-1, x.size)
+    planes(x, P, total.shape[:2], before)
+    total += np.dot(P, g.reshape(x.size, -1)).reshape(total.shape)

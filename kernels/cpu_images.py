@@ -7,6 +7,7 @@ blocks, and does everything to a block that there is to do before the next, bias
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -109,15 +110,14 @@ class CpuImages(Reference):
         if pool != (2, 2):
             return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
         x, way = np.ascontiguousarray(x), convolution(x, W, stride, padding)
-        h, w, c = way.size
-        y = self.empty((len(x), h // 2, w // 2, c), W.dtype)
+        rows, columns, c = way.size
+        y = self.empty((len(x), rows // 2, columns // 2, c), W.dtype)
         first = self.empty(y.shape, np.uint8)
 
         def some(i: int, j: int) -> None:
-            for block in _blocks(way, i, j, x.itemsize):
-                (images,) = self.scratch.empty((block.stop - block.start, *way.size), dtype=y.dtype)
-                way.forward(x[block], images)
-                compiled_images.max_pool_2x2(images, y[block], first[block])
+            for block, h, *room in self._blocks(way, i, j, x.dtype):
+                way.forward(x[block], h, room)
+                compiled_images.max_pool_2x2(h, y[block], first[block])
                 _finish(y[block], b, activation)
 
         self._share(way, some, len(x))
@@ -157,8 +157,8 @@ class CpuImages(Reference):
         y = self.empty((len(x), *way.size), b.dtype)
 
         def some(i: int, j: int) -> None:
-            for block in _blocks(way, i, j, x.itemsize):
-                way.forward(x[block], y[block])
+            for block, _, *room in self._blocks(way, i, j, x.dtype):
+                way.forward(x[block], y[block], room)
                 _finish(y[block], b, activation)
 
         self._share(way, some, len(x))
@@ -174,10 +174,9 @@ class CpuImages(Reference):
 
         def some(i: int, j: int) -> None:
             sums[i] = total, db_here = way.total(), np.zeros_like(db)
-            for block in _blocks(way, i, j, x.itemsize):
-                (g,) = self.scratch.empty((block.stop - block.start, *way.size), dtype=dW.dtype)
+            for block, g, *room in self._blocks(way, i, j, x.dtype):
                 slope(block, g, db_here)
-                way.backward(x[block], g, total, None if dx is None else dx[block])
+                way.backward(x[block], g, total, None if dx is None else dx[block], room)
 
         self._share(way, some, len(x), 1 + need_dx)
         if not accumulate:
@@ -188,8 +187,19 @@ class CpuImages(Reference):
             db += db_here
         return dx
 
+    def _blocks(self, way: ImageMap, start: int, stop: int, dtype: np.dtype) -> Iterator[tuple[Any, ...]]:
+        """The images start..stop as many at a time as the cache has room for, with room for h and what leads to it."""
+        images = min(way.images(dtype.itemsize), stop - start)
+        h, *room = self.scratch.empty((images, *way.size), *way.room(images), dtype=dtype)
+        for i in range(start, stop, images):
+            block = slice(i, min(i + images, stop))
+            yield block, h[: block.stop - i], *room
+
     def _share(self, way: ImageMap, work: Work, n: int, times: int = 1) -> None:
         """work(start, stop) over n images, which takes each its products so many times."""
+        # Numba's products are of SciPy's BLAS, which has to be there when BLAS is held to one thread.
+        import scipy.linalg.cython_blas  # noqa: F401
+
         self.share(work, n, n * way.numbers, n * way.products * times, begin=True)
 
     def max_pool(self, x: Array, pool: Pair, stride: Pair) -> Array:
@@ -226,12 +236,6 @@ class CpuImages(Reference):
         dx = self.empty((n, h // factor[0], w // factor[1], c), dy.dtype)
         self.share(lambda i, j: compiled_images.upsample_backward(dy[i:j], dx[i:j], factor), n, dy.size)
         return dx
-
-
-def _blocks(way: ImageMap, start: int, stop: int, itemsize: int) -> Iterator[slice]:
-    """The images start..stop, as many at a time as the cache has room for."""
-    images = way.images(itemsize)
-    return (slice(i, min(i + images, stop)) for i in range(start, stop, images))
 
 
 def _finish(h: Array, b: Array, activation: str) -> None:

@@ -25,14 +25,11 @@ import numpy as np
 from minicvae.kernels import compiled_images, compiled_tiles
 from minicvae.kernels.convolution import Pair, is_convolution, span, transposed_size, turned
 from minicvae.kernels.reference import Array
-from minicvae.kernels.workspace import Scratch
 
 __all__ = ["ImageMap", "convolution", "transposed"]
 
-BLOCK = 5 << 18  # bytes: of the second cache of a core, what a block of images may fill
+BLOCK = 3 << 18  # bytes: of the second cache of a core, what a block of images may fill
 FEW = 4  # channels: fewer are too short a run for the loops over tiles
-
-_scratch = Scratch()
 
 
 class ImageMap(ABC):
@@ -50,7 +47,11 @@ class ImageMap(ABC):
         return max(BLOCK // (self.numbers * itemsize), 1)
 
     @abstractmethod
-    def forward(self, x: Array, h: Array) -> None:
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """The shapes of the arrays to lay things out in, for a block of so many images."""
+
+    @abstractmethod
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """h = K x."""
 
     @abstractmethod
@@ -58,7 +59,7 @@ class ImageMap(ABC):
         """Zeros, to add gradients to."""
 
     @abstractmethod
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """With g = dL/dh: total += dL/dK, and dx = Kᵀ g where it is not None."""
 
     @abstractmethod
@@ -96,9 +97,9 @@ class _Geometry:
         self.rows, self.depth = i * j, prod(kernel) * channels  # windows of an image, numbers in a window
         self.settings = self.places, kernel, stride, (top, left)
 
-    def windows(self, x: Array) -> Array:
-        """P(x) as a matrix, in scratch memory."""
-        (P,) = _scratch.empty((len(x) * self.rows, self.depth), dtype=x.dtype)
+    def windows(self, x: Array, room: Array) -> Array:
+        """P(x) as a matrix."""
+        P = room[: len(x) * self.rows]
         compiled_images.windows(x, P, *self.settings)
         return P
 
@@ -107,69 +108,69 @@ class _Geometry:
         compiled_images.overlap_add(P, x, *self.settings)
 
 
-class Windows(ImageMap):
-    """h = P(x) W: the windows gathered, then a product. dW = P(x)ᵀ g, dx = Pᵀ(g Wᵀ)."""
+class _Definition(ImageMap):
+    """What `Windows` and `Stamps` share: the room for the windows, and W as a matrix."""
 
-    def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
-        self.form = _Geometry(x.shape[1:3], W.shape[2], W.shape[:2], stride, padding)
-        self.W, self.shape = np.ascontiguousarray(W).reshape(self.form.depth, -1), W.shape
-        self.size = *self.form.places, W.shape[3]
-        self.numbers, self.products = self.form.rows * self.form.depth, self.form.rows * W.size
+    def __init__(self, form: _Geometry, W: Array, size: tuple[int, int, int]) -> None:
+        self.form, self.shape, self.size = form, W.shape, size
+        self.W = np.ascontiguousarray(W).reshape(form.depth, -1)
+        self.numbers, self.products = form.rows * form.depth, form.rows * W.size
 
-    def forward(self, x: Array, h: Array) -> None:
-        """The product of the windows."""
-        np.matmul(self.form.windows(x), self.W, out=h.reshape(-1, self.size[2]))
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """Windows."""
+        return [(images * self.form.rows, self.form.depth)]
 
     def total(self) -> Array:
         """As W, flat."""
         return np.zeros_like(self.W)
 
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def gradient(self, total: Array) -> Array:
+        """As it is."""
+        return total.reshape(self.shape)
+
+
+class Windows(_Definition):
+    """h = P(x) W: the windows gathered, then a product. dW = P(x)ᵀ g, dx = Pᵀ(g Wᵀ)."""
+
+    def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
+        form = _Geometry(x.shape[1:3], W.shape[2], W.shape[:2], stride, padding)
+        super().__init__(form, W, (*form.places, W.shape[3]))
+
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
+        """The product of the windows."""
+        np.matmul(self.form.windows(x, *room), self.W, out=h.reshape(-1, self.size[2]))
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """The windows anew: to keep them would take nine times the memory of x."""
         g = g.reshape(-1, self.size[2])
-        P = self.form.windows(x)
+        P = self.form.windows(x, *room)
         total += P.T @ g
         if dx is not None:
             # Of one channel the product is all outer: BLAS takes eight times as long as NumPy's broadcasting.
             (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P)
             self.form.overlap_add(P, dx)
 
-    def gradient(self, total: Array) -> Array:
-        """As it is."""
-        return total.reshape(self.shape)
 
-
-class Stamps(ImageMap):
+class Stamps(_Definition):
     """h = Pᵀ(x Wᵀ): every pixel's stamps, then added up. With P = P(g): dW = Pᵀ x, dx = P W."""
 
     def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
-        c_out, c_in = W.shape[2:]
         h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding))
-        self.form = _Geometry((h, w), c_out, W.shape[:2], stride, padding)
-        self.W, self.shape = np.ascontiguousarray(W).reshape(self.form.depth, c_in), W.shape
-        self.size = h, w, c_out
-        self.numbers, self.products = self.form.rows * self.form.depth, self.form.rows * W.size
+        form = _Geometry((h, w), W.shape[2], W.shape[:2], stride, padding)
+        super().__init__(form, W, (h, w, W.shape[2]))
 
-    def forward(self, x: Array, h: Array) -> None:
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """The product, then its sums."""
-        (P,) = _scratch.empty((len(x) * self.form.rows, self.form.depth), dtype=x.dtype)
+        P = room[0][: len(x) * self.form.rows]
         np.matmul(x.reshape(len(P), -1), self.W.T, out=P)
         self.form.overlap_add(P, h)
 
-    def total(self) -> Array:
-        """As W, flat."""
-        return np.zeros_like(self.W)
-
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """The windows of g, and their products."""
-        P = self.form.windows(g)
+        P = self.form.windows(g, *room)
         total += P.T @ x.reshape(len(P), -1)
         if dx is not None:
             np.matmul(P, self.W, out=dx.reshape(len(P), -1))
-
-    def gradient(self, total: Array) -> Array:
-        """As it is."""
-        return total.reshape(self.shape)
 
 
 class Planes(ImageMap):
@@ -181,36 +182,33 @@ class Planes(ImageMap):
     def __init__(self, x: Array, W: Array) -> None:
         h, w = x.shape[1:3]
         (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat("same"))
-        self.W, self.shape = np.ascontiguousarray(W).reshape(-1, W.shape[3]), W.shape
-        self.settings = W.shape[:2], (top, left)
-        self.size = h, w, W.shape[3]
-        self.numbers, self.products = h * w * (len(self.W) + W.shape[3]), h * w * W.size
+        self.W, self.before, self.size = np.ascontiguousarray(W), (top, left), (h, w, W.shape[3])
+        self.planes = h * w * prod(W.shape[:2])
+        self.numbers, self.products = self.planes + 2 * h * w * W.shape[3], h * w * W.size
 
-    def planes(self, x: Array) -> Array:
-        """P(x)ᵀ (cells, n h w), in scratch memory."""
-        (P,) = _scratch.empty((len(self.W), x.size), dtype=x.dtype)
-        compiled_tiles.planes(x.reshape(x.shape[:3]), P, *self.settings)
-        return P
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """Planes."""
+        return [(images * self.planes,)]
 
-    def forward(self, x: Array, h: Array) -> None:
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """h = P W."""
-        np.matmul(self.planes(x).T, self.W, out=h.reshape(-1, self.size[2]))
+        compiled_tiles.shifted(x[..., 0], self.W, h, *room, self.before)
 
     def total(self) -> Array:
-        """As W, flat."""
+        """As W."""
         return np.zeros_like(self.W)
 
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """dW = Pᵀ g; dx by `Upsampled`, for which one channel is few."""
-        total += self.planes(x) @ g.reshape(-1, self.size[2])
+        compiled_tiles.shifted_back(x[..., 0], g, total, *room, self.before)
         if dx is not None:
-            back = turned(self.W.reshape(self.shape))
-            before = tuple(k - 1 - p for k, p in zip(*self.settings, strict=True))
-            Upsampled(g, back, "same", (1, 1), before).forward(g, dx)
+            before = tuple(k - 1 - p for k, p in zip(self.W.shape, self.before, strict=False))
+            way = Upsampled(g, turned(self.W), "same", (1, 1), before)
+            way.forward(g, dx, [np.empty(shape, g.dtype) for shape in way.room(len(g))])
 
     def gradient(self, total: Array) -> Array:
         """As it is."""
-        return total.reshape(self.shape)
+        return total
 
 
 class Winograd(ImageMap):
@@ -236,72 +234,51 @@ class Winograd(ImageMap):
     def __init__(self, x: Array, W: Array) -> None:
         h, w, c_in = x.shape[1:]
         self.half = (h + 1) // 2, (w + 1) // 2
-        self.kernel = np.kron(self.G, self.G).astype(W.dtype)  # (16, 9)
-        self.shape, self.size = W.shape, (h, w, W.shape[3])
-        self.W = W
+        self.kernel = np.kron(self.G, self.G).astype(W.dtype)  # (16, 9): both axes at once
+        self.W, self.size = W, (h, w, W.shape[3])
         self.numbers = 16 * prod(self.half) * (c_in + W.shape[3])
-        self.products = 16 * prod(self.half) * c_in * W.shape[3]
+        self.products = self.numbers * c_in * W.shape[3] // (c_in + W.shape[3])
 
-    def _weights(self, W: Array) -> Array:
+    def tiles(self, W: Array) -> Array:
         """U (16, c_in, c_out)."""
         return (self.kernel @ np.ascontiguousarray(W).reshape(9, -1)).reshape(16, *W.shape[2:])
 
     @cached_property
     def U(self) -> Array:
         """Of the kernel."""
-        return self._weights(self.W)
+        return self.tiles(self.W)
 
     @cached_property
     def U_back(self) -> Array:
         """Of the kernel that takes g to dx."""
-        return self._weights(turned(self.W))
+        return self.tiles(turned(self.W))
 
-    def _phases(self, x: Array, P: Array) -> Array:
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """Phases and tiles of both sides, and a sum of products like U."""
         rows, columns = self.half
-        P = P.reshape(len(x), 2 * rows + 2, 2, columns + 1, x.shape[3])
-        compiled_tiles.phases(x, P)
-        return P
+        channels = self.W.shape[2:]
+        phases = [(images, 2 * rows + 2, 2, columns + 1, c) for c in channels]
+        return [*phases, *((16, images, rows, columns, c) for c in channels), channels]
 
-    def _room(self, n: int, *channels: int, dtype: np.dtype) -> list[Array]:
-        """For n images of so many channels: tiles (16, n tiles, c) of each; then `phases` of the most."""
-        rows, columns = self.half
-        padded = n * (2 * rows + 2) * 2 * (columns + 1)
-        shapes = [(16, n * rows * columns, c) for c in channels]
-        return _scratch.empty(*shapes, *((padded * c,) for c in channels), dtype=dtype)
-
-    def _tiles(self, P: Array, V: Array, transform: tuple[tuple[int, int, int, int], ...]) -> None:
-        rows, columns = self.half
-        compiled_tiles.tiles(P, V.reshape(4, 4, len(P), rows, columns * P.shape[4]), transform)
-
-    def _untile(self, M: Array, h: Array) -> None:
-        compiled_tiles.untile(M.reshape(4, 4, len(h), *self.half, h.shape[3]), h)
-
-    def forward(self, x: Array, h: Array) -> None:
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """Into the tiles, a product for each of their 16 numbers, and back."""
-        V, M, P, _ = self._room(len(x), x.shape[3], h.shape[3], dtype=x.dtype)
-        self._tiles(self._phases(x, P), V, compiled_tiles.WINDOW)
-        np.matmul(V, self.U, out=M)
-        self._untile(M, h)
+        P, _, V, M, _ = room
+        compiled_tiles.winograd(x, self.U, h, P, V, M)
 
     def total(self) -> Array:
         """As U."""
-        return np.zeros((16, *self.shape[2:]), self.W.dtype)
+        return np.zeros((16, *self.W.shape[2:]), self.W.dtype)
 
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """dU = Vᵀ A g Aᵀ, and dx by the same tiles."""
-        V, M, P, Q = self._room(len(x), x.shape[3], g.shape[3], dtype=x.dtype)
-        g_phases = self._phases(g, Q)
-        self._tiles(self._phases(x, P), V, compiled_tiles.WINDOW)
-        self._tiles(g_phases, M, compiled_tiles.PLACES)
-        total += np.matmul(V.swapaxes(1, 2), M)
+        compiled_tiles.winograd_weights(x, g, total, *room)
         if dx is not None:
-            self._tiles(g_phases, M, compiled_tiles.WINDOW)
-            np.matmul(M, self.U_back, out=V)
-            self._untile(V, dx)
+            _, Q, V, M, _ = room
+            compiled_tiles.winograd_back(Q, self.U_back, dx, V, M)
 
     def gradient(self, total: Array) -> Array:
         """dW = (G ⊗ G)ᵀ dU."""
-        return (self.kernel.T @ total.reshape(16, -1)).reshape(self.shape)
+        return (self.kernel.T @ total.reshape(16, -1)).reshape(self.W.shape)
 
 
 class Upsampled(ImageMap):
@@ -323,32 +300,27 @@ class Upsampled(ImageMap):
         self.W = np.ascontiguousarray(W.transpose(2, 0, 1, 3)).reshape(c_in, -1)
         self.cells, self.size = (kh, kw, c_out), (i, j, c_out)
         self.settings = factor, before or (top, left)
-        pixels = prod(x.shape[1:3])
-        self.numbers, self.products = pixels * self.W.shape[1], pixels * W.size
+        self.pixels = x.shape[1:3]
+        self.numbers, self.products = prod(self.pixels) * self.W.shape[1], prod(self.pixels) * W.size
 
-    def _room(self, x: Array) -> list[Array]:
-        """u (n, i, j, kh, kw, c_out), and a row of sums."""
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """u (n, i, j, kh, kw, c_out), a row of sums, and a sum of products like W."""
         _, kw, c_out = self.cells
-        return _scratch.empty((*x.shape[:3], *self.cells), (x.shape[2], kw * c_out), dtype=x.dtype)
+        return [(images, *self.pixels, *self.cells), (self.pixels[1], kw * c_out), self.W.shape]
 
-    def forward(self, x: Array, h: Array) -> None:
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """The product, spread out."""
-        u, line = self._room(x)
-        np.matmul(x.reshape(-1, len(self.W)), self.W, out=u.reshape(-1, self.W.shape[1]))
-        compiled_tiles.spread(u, h, line, *self.settings)
+        u, line, _ = room
+        compiled_tiles.upsampled(x, self.W, h, u, line, *self.settings)
 
     def total(self) -> Array:
         """(c_in, kh kw c_out)."""
         return np.zeros_like(self.W)
 
-    def backward(self, x: Array, g: Array, total: Array, dx: Array | None) -> None:
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """g gathered, and its products."""
-        u, line = self._room(x)
-        compiled_tiles.spread_back(g, u, line, *self.settings)
-        du = u.reshape(-1, self.W.shape[1])
-        total += x.reshape(-1, len(self.W)).T @ du
-        if dx is not None:
-            np.matmul(du, self.W.T, out=dx.reshape(-1, len(self.W)))
+        needed = dx is not None
+        compiled_tiles.upsampled_back(x, g, total, self.W.T, dx if needed else x, needed, *room, *self.settings)
 
     def gradient(self, total: Array) -> Array:
         """c_in back in its place."""
