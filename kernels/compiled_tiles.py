@@ -46,22 +46,22 @@ def phases(x, P):
     the image is adjacent.
     """
     n, h, w, c = x.shape
-    _, rows, _, columns, _ = P.shape
+    rows = P.shape[1]
     for image in range(n):
         for r in range(rows):
             if r < 1 or r > h:
                 P[image, r] = 0
                 continue
-            line = x[image, r - 1]
-            for s in range(2):
-                for j in range(columns):
-                    column, to = 2 * j + s - 1, P[image, r, s, j]
-                    if column < 0 or column >= w:
-                        to[:] = 0
-                    else:
-                        pixel = line[column]
-                        for k in range(c):
-                            to[k] = pixel[k]
+            line, even, odd = x[image, r - 1].reshape(-1), P[image, r, 0].reshape(-1), P[image, r, 1].reshape(-1)
+            even[:c] = 0
+            for j in range(w // 2):
+                for k in range(c):
+                    even[(j + 1) * c + k] = line[(2 * j + 1) * c + k]
+            even[(w // 2 + 1) * c :] = 0
+            for j in range((w + 1) // 2):
+                for k in range(c):
+                    odd[j * c + k] = line[2 * j * c + k]
+            odd[(w + 1) // 2 * c :] = 0
 
 
 @kernel
@@ -258,3 +258,82 @@ def shifted_back(x, g, total, room, before):
     P = room[: total.shape[0] * total.shape[1] * x.size].reshape(-1, x.size)
     planes(x, P, total.shape[:2], before)
     total += np.dot(P, g.reshape(x.size, -1)).reshape(total.shape)
+
+
+@kernel
+def spread_planes(u, h, line, factor, before):
+    """As `spread`, for few channels: u (c, kh, kw, n, i, j), whose runs are rows of the small image; line (j,)."""
+    channels, kh, kw, n, i_size, j_size = u.shape
+    _, rows, columns, _ = h.shape
+    (f, g), (top, left) = factor, before
+    for image in range(n):
+        for r in range(rows):
+            pixels = h[image, r]
+            pixels[:] = 0
+            for c in range(channels):
+                for b in range(kw):
+                    line[:] = 0
+                    for a in range(kh):
+                        row = r - top + a
+                        if 0 <= row < i_size * f:
+                            source = u[c, a, b, image, row // f]
+                            for j in range(j_size):
+                                line[j] += source[j]
+                    for t in range(g):
+                        first = t + left - b
+                        for j in range(j_size):
+                            s = j * g + first
+                            if 0 <= s < columns:
+                                pixels[s, c] += line[j]
+
+
+@kernel
+def spread_planes_back(dh, du, line, factor, before):
+    """du = the transpose of `spread_planes` on dh."""
+    channels, kh, kw, n, i_size, j_size = du.shape
+    _, rows, columns, _ = dh.shape
+    (f, g), (top, left) = factor, before
+    du[:] = 0
+    for image in range(n):
+        for r in range(rows):
+            pixels = dh[image, r]
+            for c in range(channels):
+                for b in range(kw):
+                    line[:] = 0
+                    for t in range(g):
+                        first = t + left - b
+                        for j in range(j_size):
+                            s = j * g + first
+                            if 0 <= s < columns:
+                                line[j] += pixels[s, c]
+                    for a in range(kh):
+                        row = r - top + a
+                        if 0 <= row < i_size * f:
+                            to = du[c, a, b, image, row // f]
+                            for j in range(j_size):
+                                to[j] += line[j]
+
+
+@kernel
+def upsampled_planes(x, W, h, room, line, factor, before):
+    """h = spread(W xᵀ); W (c_out, kh, kw, c_in), the rest is room."""
+    channels, kh, kw, c_in = W.shape
+    n, i_size, j_size, _ = x.shape
+    cells, pixels = channels * kh * kw, n * i_size * j_size
+    u = room[: cells * pixels]
+    np.dot(W.reshape(cells, c_in), x.reshape(pixels, c_in).T, u.reshape(cells, pixels))
+    spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), h, line, factor, before)
+
+
+@kernel
+def upsampled_planes_back(x, g, W, total, dx, need_dx, room, line, factor, before):
+    """With du = spreadᵀ(g): total += du x, and dx = duᵀ W if that is needed."""
+    channels, kh, kw, c_in = W.shape
+    n, i_size, j_size, _ = x.shape
+    cells, pixels = channels * kh * kw, n * i_size * j_size
+    u = room[: cells * pixels]
+    spread_planes_back(g, u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
+    du = u.reshape(cells, pixels)
+    total += np.dot(du, x.reshape(pixels, c_in)).reshape(W.shape)
+    if need_dx:
+        np.dot(du.T, W.reshape(cells, c_in), dx.reshape(pixels, c_in))

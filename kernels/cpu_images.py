@@ -239,17 +239,21 @@ class CpuImages(Reference):
 
 
 def _finish(h: Array, b: Array, activation: str) -> None:
-    """h ← f(h + b), in place."""
-    rows = h.reshape(-1, len(b))
-    compiled.add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), b, compiled.ACTIVATION[activation])
+    """h ← f(h + b), in place; a row of an image is a longer run than a pixel."""
+    row_b = np.tile(b, h.shape[2])
+    rows = h.reshape(-1, len(row_b))
+    compiled.add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), row_b, compiled.ACTIVATION[activation])
 
 
 def _slope(dy: Array, y: Array, activation: str) -> Slope:
     """g = dy ⊙ f', and db += Σ g."""
-    c, dy = y.shape[3], np.ascontiguousarray(dy)
+    w, c = y.shape[2:]
+    dy = np.ascontiguousarray(dy)
 
     def slope(block: slice, g: Array, db: Array) -> None:
-        matrices = (a.reshape(-1, c) for a in (dy[block], y[block], g))
-        compiled.slope_times(*matrices, db, compiled.ACTIVATION[activation])
+        row_db = np.zeros(w * c, db.dtype)
+        rows = (a.reshape(-1, w * c) for a in (dy[block], y[block], g))
+        compiled.slope_times(*rows, row_db, compiled.ACTIVATION[activation])
+        db += row_db.reshape(w, c).sum(axis=0)
 
     return slope

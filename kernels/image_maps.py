@@ -7,7 +7,7 @@ multiplies it there. Where the kernel allows, there are shorter ways to the same
     Stamps        any transposed kernel; the definition
     Planes        one channel: the windows are the image, shifted
     Winograd      3x3, stride 1: 16 products for 4 pixels in place of 36
-    Upsampled     stride 1, the image upsampled before: products at the low resolution; also of few channels out
+    Upsampled     stride 1, the image upsampled before: products at the low resolution; as planes for few channels out
 
 A map is made for one call, of the whole batch's shape and the kernel W. It is run on a few images at a time, of which
 its `images` are as many as the cache has room for, by several threads at once.
@@ -71,13 +71,13 @@ def convolution(x: Array, W: Array, stride: Pair, padding: str, factor: Pair = (
     """The shortest way of `conv2d` on images like x, upsampled by `factor` before."""
     c_in, c_out = W.shape[2:]
     if factor != (1, 1):
-        return Upsampled(x, W, padding, factor)
+        return (Upsampled if c_out >= FEW else UpsampledPlanes)(x, W, padding, factor)
     if stride != (1, 1) or padding != "same":
         return Windows(x, W, stride, padding)
     if c_in == 1:
         return Planes(x, W)
     if c_out < FEW:
-        return Upsampled(x, W, padding, factor)
+        return UpsampledPlanes(x, W, padding, factor)
     return Winograd(x, W) if W.shape[:2] == (3, 3) and c_in >= FEW else Windows(x, W, stride, padding)
 
 
@@ -199,11 +199,11 @@ class Planes(ImageMap):
         return np.zeros_like(self.W)
 
     def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
-        """dW = Pᵀ g; dx by `Upsampled`, for which one channel is few."""
+        """dW = Pᵀ g; dx by `UpsampledPlanes`."""
         compiled_tiles.shifted_back(x[..., 0], g, total, *room, self.before)
         if dx is not None:
             before = tuple(k - 1 - p for k, p in zip(self.W.shape, self.before, strict=False))
-            way = Upsampled(g, turned(self.W), "same", (1, 1), before)
+            way = UpsampledPlanes(g, turned(self.W), "same", (1, 1), before)
             way.forward(g, dx, [np.empty(shape, g.dtype) for shape in way.room(len(g))])
 
     def gradient(self, total: Array) -> Array:
@@ -230,18 +230,19 @@ class Winograd(ImageMap):
     """
 
     G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    G_BOTH = np.kron(G, G)  # (16, 9): along both axes at once
 
     def __init__(self, x: Array, W: Array) -> None:
         h, w, c_in = x.shape[1:]
         self.half = (h + 1) // 2, (w + 1) // 2
-        self.kernel = np.kron(self.G, self.G).astype(W.dtype)  # (16, 9): both axes at once
+        self.both = self.G_BOTH.astype(W.dtype)
         self.W, self.size = W, (h, w, W.shape[3])
         self.numbers = 16 * prod(self.half) * (c_in + W.shape[3])
         self.products = self.numbers * c_in * W.shape[3] // (c_in + W.shape[3])
 
     def tiles(self, W: Array) -> Array:
         """U (16, c_in, c_out)."""
-        return (self.kernel @ np.ascontiguousarray(W).reshape(9, -1)).reshape(16, *W.shape[2:])
+        return (self.both @ np.ascontiguousarray(W).reshape(9, -1)).reshape(16, *W.shape[2:])
 
     @cached_property
     def U(self) -> Array:
@@ -278,7 +279,7 @@ class Winograd(ImageMap):
 
     def gradient(self, total: Array) -> Array:
         """dW = (G ⊗ G)ᵀ dU."""
-        return (self.kernel.T @ total.reshape(16, -1)).reshape(self.W.shape)
+        return (self.both.T @ total.reshape(16, -1)).reshape(self.W.shape)
 
 
 class Upsampled(ImageMap):
@@ -296,32 +297,53 @@ class Upsampled(ImageMap):
     def __init__(self, x: Array, W: Array, padding: str, factor: Pair, before: Pair | None = None) -> None:
         h, w = (size * f for size, f in zip(x.shape[1:3], factor, strict=True))
         (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding))
-        kh, kw, c_in, c_out = W.shape
-        self.W = np.ascontiguousarray(W.transpose(2, 0, 1, 3)).reshape(c_in, -1)
-        self.cells, self.size = (kh, kw, c_out), (i, j, c_out)
-        self.settings = factor, before or (top, left)
-        self.pixels = x.shape[1:3]
-        self.numbers, self.products = prod(self.pixels) * self.W.shape[1], prod(self.pixels) * W.size
+        self.W = np.ascontiguousarray(W.transpose(self.axes))
+        self.shape, self.size = W.shape, (i, j, W.shape[3])
+        self.pixels, self.settings = x.shape[1:3], (factor, before or (top, left))
+        self.cells = W.size // W.shape[2]
+        self.numbers, self.products = prod(self.pixels) * self.cells, prod(self.pixels) * W.size
+
+    axes = (2, 0, 1, 3)  # of W, as it is laid out for the product
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """u (n, i, j, kh, kw, c_out), a row of sums, and a sum of products like W."""
-        _, kw, c_out = self.cells
-        return [(images, *self.pixels, *self.cells), (self.pixels[1], kw * c_out), self.W.shape]
+        kh, kw, c_in, c_out = self.shape
+        return [(images, *self.pixels, kh, kw, c_out), (self.pixels[1], kw * c_out), (c_in, self.cells)]
 
     def forward(self, x: Array, h: Array, room: list[Array]) -> None:
         """The product, spread out."""
         u, line, _ = room
-        compiled_tiles.upsampled(x, self.W, h, u, line, *self.settings)
+        compiled_tiles.upsampled(x, self.W.reshape(-1, self.cells), h, u, line, *self.settings)
 
     def total(self) -> Array:
-        """(c_in, kh kw c_out)."""
+        """As W is laid out."""
         return np.zeros_like(self.W)
 
     def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
         """g gathered, and its products."""
-        needed = dx is not None
-        compiled_tiles.upsampled_back(x, g, total, self.W.T, dx if needed else x, needed, *room, *self.settings)
+        W, total = self.W.reshape(-1, self.cells), total.reshape(-1, self.cells)
+        wanted = x if dx is None else dx
+        compiled_tiles.upsampled_back(x, g, total, W.T, wanted, dx is not None, *room, *self.settings)
 
     def gradient(self, total: Array) -> Array:
-        """c_in back in its place."""
-        return total.reshape(-1, *self.cells).transpose(1, 2, 0, 3)
+        """Its axes back in their places."""
+        return total.transpose(np.argsort(self.axes))
+
+
+class UpsampledPlanes(Upsampled):
+    """`Upsampled` for few channels out: u as planes, whose rows are longer runs than a pixel's channels."""
+
+    axes = (3, 0, 1, 2)
+
+    def room(self, images: int) -> list[tuple[int, ...]]:
+        """u (c_out, kh, kw, n, i, j), flat, and a row of sums."""
+        return [(images * prod(self.pixels) * self.cells,), (self.pixels[1],)]
+
+    def forward(self, x: Array, h: Array, room: list[Array]) -> None:
+        """The product, spread out."""
+        compiled_tiles.upsampled_planes(x, self.W, h, *room, *self.settings)
+
+    def backward(self, x: Array, g: Array, total: Array, dx: Array | None, room: list[Array]) -> None:
+        """g gathered, and its products."""
+        wanted = x if dx is None else dx
+        compiled_tiles.upsampled_planes_back(x, g, self.W, total, wanted, dx is not None, *room, *self.settings)
