@@ -6,8 +6,6 @@ channels of one pixel alone is half start and end.
 
 from __future__ import annotations
 
-import numpy as np
-
 from minicvae.kernels.compiled import kernel
 
 # Of Winograd's transforms along an axis, each of four results as two terms: (pixel, factor, pixel, factor). The pixels
@@ -117,50 +115,6 @@ def untile(M, y):
 
 
 @kernel
-def tile_products(V, U, M, n):
-    """M_p = V_p U_p for the n images' tiles and each p; V (16, n or more, ..., c_in), M (16, n or more, ..., c_out)."""
-    _, _, rows, columns, c_in = V.shape
-    pixels, results = V.reshape(16, -1, c_in), M.reshape(16, -1, M.shape[4])
-    count = n * rows * columns
-    for p in range(16):
-        np.dot(pixels[p, :count], U[p], results[p, :count])
-
-
-@kernel
-def winograd(x, U, h, P, V, M):
-    """h = the convolution of x by the kernel of which U are the tiles; the rest is room."""
-    P = P[: len(x)]
-    phases(x, P)
-    tiles(P, V, WINDOW)
-    tile_products(V, U, M, len(x))
-    untile(M, h)
-
-
-@kernel
-def winograd_weights(x, g, total, P, Q, V, M, dU):
-    """total += Vᵀ M, V the tiles of x and M those of g; leaves g's phases in Q. The rest is room."""
-    n, c_in, c_out = len(x), x.shape[3], g.shape[3]
-    P, Q = P[:n], Q[:n]
-    phases(x, P)
-    phases(g, Q)
-    tiles(P, V, WINDOW)
-    tiles(Q, M, PLACES)
-    pixels, gradients = V.reshape(16, -1, c_in), M.reshape(16, -1, c_out)
-    count = n * V.shape[2] * V.shape[3]
-    for p in range(16):
-        np.dot(pixels[p, :count].T, gradients[p, :count], dU)
-        total[p] += dU
-
-
-@kernel
-def winograd_back(Q, U_back, dx, V, M):
-    """dx = the convolution of the image whose phases are Q."""
-    tiles(Q[: len(dx)], M, WINDOW)
-    tile_products(M, U_back, V, len(dx))
-    untile(V, dx)
-
-
-@kernel
 def spread(u, h, line, factor, before):
     """h_n,r,s,k = Σ_ab u_n,(r - p + a) // f,(s - q + b) // g,a,b,k, as far as these lie in the small image.
 
@@ -225,42 +179,6 @@ def spread_back(dh, du, line, factor, before):
 
 
 @kernel
-def upsampled(x, W, h, u, line, factor, before):
-    """h = spread(x W); W (c_in, kh kw c_out), the rest is room."""
-    n = len(x)
-    np.dot(x.reshape(-1, len(W)), W, u[:n].reshape(-1, W.shape[1]))
-    spread(u[:n], h, line, factor, before)
-
-
-@kernel
-def upsampled_back(x, g, total, W_T, dx, need_dx, u, line, dW, factor, before):
-    """With du = spreadᵀ(g): total += xᵀ du, and dx = du Wᵀ if that is needed."""
-    n, c_in = len(x), x.shape[3]
-    spread_back(g, u[:n], line, factor, before)
-    du, pixels = u[:n].reshape(-1, dW.shape[1]), x.reshape(-1, c_in)
-    np.dot(pixels.T, du, dW)
-    total += dW
-    if need_dx:
-        np.dot(du, W_T, dx.reshape(-1, c_in))
-
-
-@kernel
-def shifted(x, W, h, room, before):
-    """h = P W, P the windows of x (n, h, w) as `planes`; W (kh, kw, 1, c)."""
-    P = room[: W.shape[0] * W.shape[1] * x.size].reshape(-1, x.size)
-    planes(x, P, W.shape[:2], before)
-    np.dot(P.T, W.reshape(len(P), -1), h.reshape(x.size, -1))
-
-
-@kernel
-def shifted_back(x, g, total, room, before):
-    """total += Pᵀ g."""
-    P = room[: total.shape[0] * total.shape[1] * x.size].reshape(-1, x.size)
-    planes(x, P, total.shape[:2], before)
-    total += np.dot(P, g.reshape(x.size, -1)).reshape(total.shape)
-
-
-@kernel
 def spread_planes(u, h, line, factor, before):
     """As `spread`, for few channels: u (c, kh, kw, n, i, j), whose runs are rows of the small image; line (j,)."""
     channels, kh, kw, n, i_size, j_size = u.shape
@@ -312,28 +230,3 @@ def spread_planes_back(dh, du, line, factor, before):
                             to = du[c, a, b, image, row // f]
                             for j in range(j_size):
                                 to[j] += line[j]
-
-
-@kernel
-def upsampled_planes(x, W, h, room, line, factor, before):
-    """h = spread(W xᵀ); W (c_out, kh, kw, c_in), the rest is room."""
-    channels, kh, kw, c_in = W.shape
-    n, i_size, j_size, _ = x.shape
-    cells, pixels = channels * kh * kw, n * i_size * j_size
-    u = room[: cells * pixels]
-    np.dot(W.reshape(cells, c_in), x.reshape(pixels, c_in).T, u.reshape(cells, pixels))
-    spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), h, line, factor, before)
-
-
-@kernel
-def upsampled_planes_back(x, g, W, total, dx, need_dx, room, line, factor, before):
-    """With du = spreadᵀ(g): total += du x, and dx = duᵀ W if that is needed."""
-    channels, kh, kw, c_in = W.shape
-    n, i_size, j_size, _ = x.shape
-    cells, pixels = channels * kh * kw, n * i_size * j_size
-    u = room[: cells * pixels]
-    spread_planes_back(g, u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
-    du = u.reshape(cells, pixels)
-    total += np.dot(du, x.reshape(pixels, c_in)).reshape(W.shape)
-    if need_dx:
-        np.dot(du.T, W.reshape(cells, c_in), dx.reshape(pixels, c_in))

@@ -6,19 +6,18 @@ blocks, and does everything to a block that there is to do before the next, bias
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from math import prod
 
 import numpy as np
 
 from minicvae.kernels import compiled, compiled_images
 from minicvae.kernels.convolution import Pair, is_convolution, span, turned
-from minicvae.kernels.image_maps import ImageMap, convolution, transposed
+from minicvae.kernels.image_maps import Backward, Forward, ImageMap, convolution, transposed
 from minicvae.kernels.reference import Array, Reference
 from minicvae.kernels.team import Work
 from minicvae.kernels.workspace import Scratch
 
-Slope = Callable[[slice, Array, Array], None]  # (block, g, db): g = dL/dh of the block, db += Σ g
+UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled
 
 
 class CpuImages(Reference):
@@ -55,8 +54,8 @@ class CpuImages(Reference):
         need_dx: bool,
     ) -> Array | None:
         """g = dy ⊙ f', db = Σ g, and with K's own way back dW and dx = Kᵀ g."""
-        way = convolution(x, W, stride, padding)
-        return self._backward(way, x, _slope(dy, y, activation), dW, db, accumulate, need_dx)
+        way = convolution(x, W, stride, padding, need_dx=need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx)
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
         """y = f(K x + b)."""
@@ -79,7 +78,7 @@ class CpuImages(Reference):
         """As of `conv2d`."""
         way = transposed(x, W, stride, padding)
         sink = turned(dW) if is_convolution(W.shape[:2], stride, padding) else dW
-        return self._backward(way, x, _slope(dy, y, activation), sink, db, accumulate, need_dx)
+        return self._backward(way, x, dy, y, activation, sink, db, accumulate, need_dx)
 
     def upsample_conv2d(self, x: Array, W: Array, b: Array, activation: str, factor: Pair, padding: str) -> Array:
         """y = f(K x + b), x as it is."""
@@ -101,7 +100,7 @@ class CpuImages(Reference):
     ) -> Array | None:
         """As of `conv2d`."""
         way = convolution(x, W, (1, 1), padding, factor)
-        return self._backward(way, x, _slope(dy, y, activation), dW, db, accumulate, need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx)
 
     def conv2d_max_pool(
         self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str, pool: Pair
@@ -109,19 +108,10 @@ class CpuImages(Reference):
         """y = f(max K x + b), which is max f(K x + b) because no f falls; kept: where the maximum lies, in a byte."""
         if pool != (2, 2):
             return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
-        x, way = np.ascontiguousarray(x), convolution(x, W, stride, padding)
-        rows, columns, c = way.size
-        y = self.empty((len(x), rows // 2, columns // 2, c), W.dtype)
-        first = self.empty(y.shape, np.uint8)
-
-        def some(i: int, j: int) -> None:
-            for block, h, *room in self._blocks(way, i, j, x.dtype):
-                way.forward(x[block], h, room)
-                compiled_images.max_pool_2x2(h, y[block], first[block])
-                _finish(y[block], b, activation)
-
-        self._share(way, some, len(x))
-        return y, first
+        way = convolution(x, W, stride, padding)
+        h, w, c = way.size
+        first = self.empty((len(x), h // 2, w // 2, c), np.uint8)
+        return self._forward(way, x, b, activation, first), first
 
     def conv2d_max_pool_backward(
         self,
@@ -143,57 +133,62 @@ class CpuImages(Reference):
         if pool != (2, 2):
             settings = activation, stride, padding, pool
             return super().conv2d_max_pool_backward(dy, x, y, kept, W, *settings, dW, db, accumulate, need_dx)
-        of_maxima, plain = self.empty(y.shape, y.dtype), _slope(dy, y, activation)
+        way = convolution(x, W, stride, padding, need_dx=need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx, kept)
 
-        def slope(block: slice, g: Array, db: Array) -> None:
-            plain(block, of_maxima[block], db)
-            compiled_images.max_pool_2x2_backward(of_maxima[block], kept[block], g)
-
-        return self._backward(convolution(x, W, stride, padding), x, slope, dW, db, accumulate, need_dx)
-
-    def _forward(self, way: ImageMap, x: Array, b: Array, activation: str) -> Array:
-        """y = f(K x + b)."""
+    def _forward(self, way: ImageMap, x: Array, b: Array, activation: str, first: Array = UNPOOLED) -> Array:
+        """y = f(K x + b), or of its maxima, whose places go to `first`."""
         x = np.ascontiguousarray(x)
-        y = self.empty((len(x), *way.size), b.dtype)
+        y = self.empty(first.shape if first.size else (len(x), *way.size), b.dtype)
+        row_b = np.tile(b, y.shape[2])
 
         def some(i: int, j: int) -> None:
-            for block, _, *room in self._blocks(way, i, j, x.dtype):
-                way.forward(x[block], y[block], room)
-                _finish(y[block], b, activation)
+            h, room = self._room(way, j - i, x.dtype)
+            way.forward(Forward(x[i:j], y[i:j], first[i:j], row_b, compiled.ACTIVATION[activation], h), room)
 
         self._share(way, some, len(x))
         return y
 
     def _backward(
-        self, way: ImageMap, x: Array, slope: Slope, dW: Array, db: Array, accumulate: bool, need_dx: bool
+        self,
+        way: ImageMap,
+        x: Array,
+        dy: Array,
+        y: Array,
+        activation: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+        first: Array = UNPOOLED,
     ) -> Array | None:
-        """The gradients of h = K x + b for g = dL/dh, of which `slope` gives a block at a time."""
-        x = np.ascontiguousarray(x)
+        """The gradients of `_forward`, with K's own way back."""
+        x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
         dx = self.empty(x.shape, dW.dtype) if need_dx else None
         sums: dict[int, tuple[Array, Array]] = {}
 
         def some(i: int, j: int) -> None:
-            sums[i] = total, db_here = way.total(), np.zeros_like(db)
-            for block, g, *room in self._blocks(way, i, j, x.dtype):
-                slope(block, g, db_here)
-                way.backward(x[block], g, total, None if dx is None else dx[block], room)
+            sums[i] = total, row_db = np.zeros(way.sum_shape, dW.dtype), np.zeros(prod(y.shape[2:]), db.dtype)
+            g, room = self._room(way, j - i, x.dtype)
+            of_maxima = np.empty((len(g) if first.size else 0, *y.shape[1:]), g.dtype)
+            images = x[i:j], dy[i:j], y[i:j], first[i:j], compiled.ACTIVATION[activation]
+            back = (x if dx is None else dx)[i:j], need_dx
+            way.backward(Backward(*images, total, row_db, *back, g, of_maxima), room)
 
         self._share(way, some, len(x), 1 + need_dx)
         if not accumulate:
             dW[...] = 0
             db[...] = 0
-        for _, (total, db_here) in sorted(sums.items()):
+        for _, (total, row_db) in sorted(sums.items()):
             dW += way.gradient(total)
-            db += db_here
+            db += row_db.reshape(-1, len(db)).sum(axis=0)
         return dx
 
-    def _blocks(self, way: ImageMap, start: int, stop: int, dtype: np.dtype) -> Iterator[tuple[Any, ...]]:
-        """The images start..stop as many at a time as the cache has room for, with room for h and what leads to it."""
-        images = min(way.images(dtype.itemsize), stop - start)
+    def _room(self, way: ImageMap, n: int, dtype: np.dtype) -> tuple[Array, list[Array]]:
+        """This thread's memory for K x of a block of up to n images, and for what leads to it."""
+        images = min(way.images(dtype.itemsize), n)
         h, *room = self.scratch.empty((images, *way.size), *way.room(images), dtype=dtype)
-        for i in range(start, stop, images):
-            block = slice(i, min(i + images, stop))
-            yield block, h[: block.stop - i], *room
+        return h, room
 
     def _share(self, way: ImageMap, work: Work, n: int, times: int = 1) -> None:
         """work(start, stop) over n images, which takes each its products so many times."""
@@ -236,24 +231,3 @@ class CpuImages(Reference):
         dx = self.empty((n, h // factor[0], w // factor[1], c), dy.dtype)
         self.share(lambda i, j: compiled_images.upsample_backward(dy[i:j], dx[i:j], factor), n, dy.size)
         return dx
-
-
-def _finish(h: Array, b: Array, activation: str) -> None:
-    """h ← f(h + b), in place; a row of an image is a longer run than a pixel."""
-    row_b = np.tile(b, h.shape[2])
-    rows = h.reshape(-1, len(row_b))
-    compiled.add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), row_b, compiled.ACTIVATION[activation])
-
-
-def _slope(dy: Array, y: Array, activation: str) -> Slope:
-    """g = dy ⊙ f', and db += Σ g."""
-    w, c = y.shape[2:]
-    dy = np.ascontiguousarray(dy)
-
-    def slope(block: slice, g: Array, db: Array) -> None:
-        row_db = np.zeros(w * c, db.dtype)
-        rows = (a.reshape(-1, w * c) for a in (dy[block], y[block], g))
-        compiled.slope_times(*rows, row_db, compiled.ACTIVATION[activation])
-        db += row_db.reshape(w, c).sum(axis=0)
-
-    return slope
