@@ -99,7 +99,7 @@ class CpuImages(Reference):
         need_dx: bool,
     ) -> Array | None:
         """As of `conv2d`."""
-        way = convolution(x, W, (1, 1), padding, factor)
+        way = convolution(x, W, (1, 1), padding, factor, need_dx=need_dx)
         return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx)
 
     def conv2d_max_pool(

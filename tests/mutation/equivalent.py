@@ -23,15 +23,11 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
     ),
     "map ends with the shortest of its arguments, which has two": (
-        "minicvae.kernels.cpu_images:CpuImages.conv2d: form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding) -> form = _Geometry.of(x.shape[1:4], x.shape[3], W.shape[:2], stride, padding)",
-        "minicvae.kernels.cpu_images:CpuImages.conv2d_backward: form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding) -> form = _Geometry.of(x.shape[1:4], x.shape[3], W.shape[:2], stride, padding)",
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
     ),
     "NumPy takes any size below zero for the one to be found": (
-        "minicvae.kernels.cpu_images:CpuImages.conv2d: W_2d = np.ascontiguousarray(W).reshape(depth, -1) -> W_2d = np.ascontiguousarray(W).reshape(depth, -2)",
-        "minicvae.kernels.cpu_images:CpuImages.conv2d: y_2d = y[block].reshape(-1, W.shape[3]) -> y_2d = y[block].reshape(-2, W.shape[3])",
         "minicvae.layers.planes:FlattenPlanes.forward: return (x.transpose(0, 3, 1, 2).reshape(n, -1), backward) -> return (x.transpose(0, 3, 1, 2).reshape(n, -2), backward)",
     ),
     "one copy of a batch is the batch: the condition only spares the copying": (
@@ -42,11 +38,11 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
     ),
     "a block of another size is faster or slower, and the same in the end": (
-        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK, 1)",
-        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = 1",
-        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // (prod(self.shape) * itemsize), 2)",
-        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // prod(self.shape), 1)",
-        "minicvae.kernels.cpu_images:_Geometry.blocks: images = max(BLOCK // (prod(self.shape) * itemsize), 1) -> images = max(BLOCK // itemsize, 1)",
+        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK, 1)",
+        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return 1",
+        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // (self.numbers * itemsize), 2)",
+        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // self.numbers, 1)",
+        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // itemsize, 1)",
     ),
     "what the quick way leaves out, the general way does": (
         "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
