@@ -6,6 +6,7 @@ blocks, and does everything to a block that there is to do before the next, bias
 
 from __future__ import annotations
 
+from itertools import repeat
 from math import prod
 
 import numpy as np
@@ -200,7 +201,7 @@ class CpuImages(Reference):
     def max_pool(self, x: Array, pool: Pair, stride: Pair) -> Array:
         """The largest pixel of each window."""
         x = np.ascontiguousarray(x)
-        h, w = (span(size, *axis, "valid")[0] for size, *axis in zip(x.shape[1:3], pool, stride, strict=True))
+        h, w = (places for places, _, _ in map(span, x.shape[1:3], pool, stride, repeat("valid")))
         y = self.empty((len(x), h, w, x.shape[3]), x.dtype)
         self.share(lambda i, j: compiled_images.max_pool(x[i:j], y[i:j], pool, stride), len(x), x.size)
         return y

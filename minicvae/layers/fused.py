@@ -18,13 +18,18 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     fused: list[Layer] = []
     for layer in layers:
         before = fused[-1] if fused else None
-        if type(before) is UpSample2D and type(layer) in (Conv2D, ConvTranspose2D) and layer.slides:
+        if type(before) is UpSample2D and isinstance(layer, (Conv2D, ConvTranspose2D)) and _slides(layer):
             fused[-1] = UpSampledConvolution(before, layer)
         elif type(before) is Conv2D and type(layer) is MaxPool2D and layer.size == layer.step:
             fused[-1] = PooledConvolution(before, layer)
         else:
             fused.append(layer)
     return fused
+
+
+def _slides(layer: Convolution) -> bool:
+    """Whether the layer is `conv2d` of stride 1 by its kernel as it faces; of a derived class nobody knows."""
+    return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides
 
 
 @dataclass(eq=False)

@@ -61,7 +61,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
     "one of two is one of two, in whatever order": (
-        "minicvae.layers.fused:fuse: if type(before) is UpSample2D and type(layer) in (Conv2D, ConvTranspose2D) and layer.slides: -> if type(before) is UpSample2D and type(layer) in (ConvTranspose2D, Conv2D) and layer.slides:",
+        "minicvae.layers.fused:fuse: if type(before) is UpSample2D and isinstance(layer, (Conv2D, ConvTranspose2D)) and _slides(layer): -> if type(before) is UpSample2D and isinstance(layer, (ConvTranspose2D, Conv2D)) and _slides(layer):",
+        "minicvae.layers.fused:_slides: return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides -> return type(layer) in (ConvTranspose2D, Conv2D) and layer.slides",
     ),
     "any number below zero says that no step runs": (
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
