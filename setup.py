@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6.100", "scipy>=1.13", "ruff>=0.15", "mypy>=1.18"]
+TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6.100", "ruff>=0.15", "mypy>=1.18"]
 
 setup(
     name="minicvae",
@@ -28,6 +28,7 @@ setup(
     install_requires=[
         "numpy>=2.0",
         "numba>=0.61",
+        "scipy>=1.13",
         "matplotlib>=3.9",
         "rich>=13",
         "safetensors>=0.4.5",

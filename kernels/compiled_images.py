@@ -1,7 +1,8 @@
 """The compiled loops for images: windows gathered and added back, pooling and upsampling.
 
 Images come as (n, h, w, c), windows as rows of (places, kh kw c). Where a whole row of a window lies in the image, its
-kw c numbers are adjacent in both, and one loop copies or adds them all.
+kw c numbers are adjacent in both, and one loop copies or adds them all. The loops of the convolutions that need no
+windows stand in `compiled_tiles.py`.
 """
 
 from __future__ import annotations
@@ -144,3 +145,43 @@ def upsample_backward(dy, dx, factor):
                         copy = dy[image, i * factor[0] + a, j * factor[1] + b]
                         for k in range(c):
                             total[k] += copy[k]
+
+
+@kernel
+def max_pool_2x2(h, y, first):
+    """y = the largest pixel of each 2x2 window, the windows side by side, and `first` where it lies: 0 1 over 2 3.
+
+    Of equal ones the first; what is NaN counts as the largest.
+    """
+    n, i_places, j_places, c = y.shape
+    for image in range(n):
+        for i in range(i_places):
+            for j in range(j_places):
+                h0, h1 = h[image, 2 * i, 2 * j], h[image, 2 * i, 2 * j + 1]
+                h2, h3 = h[image, 2 * i + 1, 2 * j], h[image, 2 * i + 1, 2 * j + 1]
+                largest, place = y[image, i, j], first[image, i, j]
+                for k in range(c):
+                    v, p = h0[k], np.uint8(0)
+                    stays = v >= h1[k] or v != v
+                    v, p = (v if stays else h1[k]), (p if stays else np.uint8(1))
+                    stays = v >= h2[k] or v != v
+                    v, p = (v if stays else h2[k]), (p if stays else np.uint8(2))
+                    stays = v >= h3[k] or v != v
+                    largest[k], place[k] = (v if stays else h3[k]), (p if stays else np.uint8(3))
+
+
+@kernel
+def max_pool_2x2_backward(dy, first, dh):
+    """dh = dy where the largest pixel of its window lies, and 0 elsewhere."""
+    n, i_places, j_places, c = dy.shape
+    zero = dy.dtype.type(0)
+    dh[:, 2 * i_places :] = 0
+    dh[:, :, 2 * j_places :] = 0
+    for image in range(n):
+        for i in range(i_places):
+            for j in range(j_places):
+                gradient, place = dy[image, i, j], first[image, i, j]
+                for cell in range(4):
+                    slope = dh[image, 2 * i + cell // 2, 2 * j + cell % 2]
+                    for k in range(c):
+                        slope[k] = gradient[k] if place[k] == cell else zero

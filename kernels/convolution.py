@@ -49,6 +49,19 @@ def transposed_size(places: int, kernel: int, stride: int, padding: str) -> int:
     return places * stride if padding == "same" else (places - 1) * stride + kernel
 
 
+def is_convolution(kernel: Pair, stride: Pair, padding: str) -> bool:
+    """Whether `conv2d_transpose` by W is `conv2d` by turned(W): with stride 1 and as many zeros on either side.
+
+    Then each pixel of x is the centre of its stamp, and each pixel of y that of the window whose stamps it sums.
+    """
+    return stride == (1, 1) and padding == "same" and all(size % 2 for size in kernel)
+
+
+def turned(W: Array) -> Array:
+    """W turned by half a circle, as a view, with what goes in and what comes out exchanged; its own inverse."""
+    return W[::-1, ::-1].swapaxes(2, 3)
+
+
 class Convolution:
     """The kernels for images on the array module `xp`; `Reference` is made of them and of all others."""
 
@@ -231,3 +244,58 @@ class Convolution:
         n, h, w, c = dy.shape
         s, t = factor
         return dy.reshape(n, h // s, s, w // t, t, c).sum(axis=(2, 4))
+
+    # Fused with what stands before or after
+
+    def upsample_conv2d(self, x: Array, W: Array, b: Array, activation: str, factor: Pair, padding: str) -> Array:
+        """y = conv2d(upsample(x)), stride 1; a device may multiply first and upsample after, for both are linear."""
+        return self.conv2d(self.upsample(x, factor), W, b, activation, (1, 1), padding)
+
+    def upsample_conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        W: Array,
+        activation: str,
+        factor: Pair,
+        padding: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+    ) -> Array | None:
+        """The gradients of `upsample_conv2d`, by the chain rule: writes dW and db, returns dx where it is needed."""
+        settings = activation, (1, 1), padding
+        dup = self.conv2d_backward(dy, self.upsample(x, factor), y, W, *settings, dW, db, accumulate, need_dx)
+        return self.upsample_backward(dup, factor) if need_dx else None
+
+    def conv2d_max_pool(
+        self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str, pool: Pair
+    ) -> tuple[Array, Array]:
+        """y = max_pool(conv2d(x)), the windows side by side, and what the backward needs: here, what was pooled.
+
+        A device may keep something smaller.
+        """
+        kept = self.conv2d(x, W, b, activation, stride, padding)
+        return self.max_pool(kept, pool, pool), kept
+
+    def conv2d_max_pool_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        kept: Array,
+        W: Array,
+        activation: str,
+        stride: Pair,
+        padding: str,
+        pool: Pair,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+    ) -> Array | None:
+        """The gradients of `conv2d_max_pool`, by the chain rule: writes dW and db, returns dx where it is needed."""
+        dh = self.max_pool_backward(dy, kept, y, pool, pool)
+        return self.conv2d_backward(dh, x, kept, W, activation, stride, padding, dW, db, accumulate, need_dx)

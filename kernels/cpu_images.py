@@ -1,60 +1,24 @@
-"""Convolutions on the `cpu` device: a few images at a time, so that their windows stay in the cache.
+"""Convolutions on the `cpu` device: a few images at a time, so that what is laid out for them stays in the cache.
 
-A convolution is a product with the windows of its images, which hold every pixel once for each cell of the kernel:
-nine times the images, for all examples at once far beyond any cache. So each thread takes its examples in blocks whose
-windows fill `BLOCK` bytes, and does everything to a block that there is to do before the next.
+`image_maps.py` has the ways in which a convolution is computed. Here they are run: each thread takes its examples in
+blocks, and does everything to a block that there is to do before the next, bias, activation and pooling included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import repeat
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 from minicvae.kernels import compiled, compiled_images
-from minicvae.kernels.convolution import Pair, span, transposed_size
+from minicvae.kernels.convolution import Pair, is_convolution, span, turned
+from minicvae.kernels.image_maps import Backward, Forward, ImageMap, convolution, transposed
 from minicvae.kernels.reference import Array, Reference
 from minicvae.kernels.team import Work
 from minicvae.kernels.workspace import Scratch
 
-BLOCK = 1 << 19  # bytes
-
-
-class _Geometry(NamedTuple):
-    """How the windows of an image lie, as `compiled_images.windows` takes it: size h, w of the image, c channels."""
-
-    places: Pair
-    kernel: Pair
-    stride: Pair
-    before: Pair
-    channels: int
-
-    @classmethod
-    def of(cls, size: Pair, channels: int, kernel: Pair, stride: Pair, padding: str) -> _Geometry:
-        """The windows of images of this size."""
-        (i, top, _), (j, left, _) = map(span, size, kernel, stride, repeat(padding))
-        return cls((i, j), kernel, stride, (top, left), channels)
-
-    @property
-    def shape(self) -> Pair:
-        """Of the windows of one image: (places, numbers in a window)."""
-        return prod(self.places), prod(self.kernel) * self.channels
-
-    def blocks(self, start: int, stop: int, itemsize: int) -> Iterator[slice]:
-        """The images start..stop in blocks whose windows have room in the cache."""
-        images = max(BLOCK // (prod(self.shape) * itemsize), 1)
-        return (slice(i, min(i + images, stop)) for i in range(start, stop, images))
-
-    def gather(self, x: Array, P: Array) -> None:
-        """P = the windows of x."""
-        compiled_images.windows(x, P, self.places, self.kernel, self.stride, self.before)
-
-    def add(self, P: Array, x: Array) -> None:
-        """x = the windows P added up where they lie."""
-        compiled_images.overlap_add(P, x, self.places, self.kernel, self.stride, self.before)
+UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled
 
 
 class CpuImages(Reference):
@@ -73,23 +37,8 @@ class CpuImages(Reference):
         raise NotImplementedError
 
     def conv2d(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
-        """y = f(P(x) W + b)."""
-        x = np.ascontiguousarray(x)
-        form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding)
-        rows, depth = form.shape
-        W_2d = np.ascontiguousarray(W).reshape(depth, -1)
-        y = self.empty((len(x), *form.places, W.shape[3]), W.dtype)
-
-        def some(i: int, j: int) -> None:
-            for block in form.blocks(i, j, x.itemsize):
-                y_2d = y[block].reshape(-1, W.shape[3])
-                (P,) = self.scratch.empty((len(y_2d), depth), dtype=x.dtype)
-                form.gather(x[block], P)
-                np.matmul(P, W_2d, out=y_2d)
-                _finish(y_2d, b, activation)
-
-        self.share(some, len(x), len(x) * rows * depth, len(x) * rows * W.size, begin=True)
-        return y
+        """y = f(K x + b)."""
+        return self._forward(convolution(x, W, stride, padding), x, b, activation)
 
     def conv2d_backward(
         self,
@@ -105,52 +54,13 @@ class CpuImages(Reference):
         accumulate: bool,
         need_dx: bool,
     ) -> Array | None:
-        """g = dy ⊙ f', dW = Pᵀ g, db = Σ g, and dx = g Wᵀ added up where the windows overlap."""
-        x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
-        form = _Geometry.of(x.shape[1:3], x.shape[3], W.shape[:2], stride, padding)
-        rows, depth = form.shape
-        c_out = W.shape[3]
-        W_2d = np.ascontiguousarray(W).reshape(depth, c_out)
-        dx = self.empty(x.shape, W.dtype) if need_dx else None
-        sums: dict[int, tuple[Array, Array]] = {}
-
-        def some(i: int, j: int) -> None:
-            sums[i] = dW_here, db_here = np.zeros((depth, c_out), W.dtype), np.zeros(c_out, W.dtype)
-            for block in form.blocks(i, j, x.itemsize):
-                n = (block.stop - block.start) * rows
-                P, g = self.scratch.empty((n, depth), (n, c_out), dtype=x.dtype)
-                _slope(dy[block].reshape(n, c_out), y[block].reshape(n, c_out), g, db_here, activation)
-                form.gather(x[block], P)
-                dW_here += P.T @ g
-                if dx is not None:
-                    # Of one channel the product is all outer: BLAS takes eight times as long as NumPy's broadcasting.
-                    (np.matmul if c_out > 1 else np.multiply)(g, W_2d.T, out=P)
-                    form.add(P, dx[block])
-
-        self.share(some, len(x), len(x) * rows * depth, 2 * len(x) * rows * W.size, begin=True)
-        _write(sums, dW, db, accumulate)
-        return dx
+        """g = dy ⊙ f', db = Σ g, and with K's own way back dW and dx = Kᵀ g."""
+        way = convolution(x, W, stride, padding, need_dx=need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx)
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
-        """y = f(Pᵀ(x Wᵀ) + b)."""
-        x = np.ascontiguousarray(x)
-        n, *places, c_in = x.shape
-        h, w = map(transposed_size, places, W.shape[:2], stride, repeat(padding))
-        form = _Geometry.of((h, w), W.shape[2], W.shape[:2], stride, padding)
-        rows, depth = form.shape
-        W_2d = np.ascontiguousarray(W).reshape(depth, c_in)
-        y = self.empty((n, h, w, W.shape[2]), W.dtype)
-
-        def some(i: int, j: int) -> None:
-            for block in form.blocks(i, j, x.itemsize):
-                x_2d = x[block].reshape(-1, c_in)
-                (P,) = self.scratch.empty((len(x_2d), depth), dtype=x.dtype)
-                np.matmul(x_2d, W_2d.T, out=P)
-                form.add(P, y[block])
-                _finish(y[block].reshape(-1, W.shape[2]), b, activation)
-
-        self.share(some, n, n * rows * depth, n * rows * W.size, begin=True)
-        return y
+        """y = f(K x + b)."""
+        return self._forward(transposed(x, W, stride, padding), x, b, activation)
 
     def conv2d_transpose_backward(
         self,
@@ -166,36 +76,133 @@ class CpuImages(Reference):
         accumulate: bool,
         need_dx: bool,
     ) -> Array | None:
-        """g = dy ⊙ f', P = the windows of g, dW = Pᵀ x, db = Σ g, dx = P W."""
+        """As of `conv2d`."""
+        way = transposed(x, W, stride, padding)
+        sink = turned(dW) if is_convolution(W.shape[:2], stride, padding) else dW
+        return self._backward(way, x, dy, y, activation, sink, db, accumulate, need_dx)
+
+    def upsample_conv2d(self, x: Array, W: Array, b: Array, activation: str, factor: Pair, padding: str) -> Array:
+        """y = f(K x + b), x as it is."""
+        return self._forward(convolution(x, W, (1, 1), padding, factor), x, b, activation)
+
+    def upsample_conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        W: Array,
+        activation: str,
+        factor: Pair,
+        padding: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+    ) -> Array | None:
+        """As of `conv2d`."""
+        way = convolution(x, W, (1, 1), padding, factor, need_dx=need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx)
+
+    def conv2d_max_pool(
+        self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str, pool: Pair
+    ) -> tuple[Array, Array]:
+        """y = f(max K x + b), which is max f(K x + b) because no f falls; kept: where the maximum lies, in a byte."""
+        if pool != (2, 2):
+            return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
+        way = convolution(x, W, stride, padding)
+        h, w, c = way.size
+        first = self.empty((len(x), h // 2, w // 2, c), np.uint8)
+        return self._forward(way, x, b, activation, first), first
+
+    def conv2d_max_pool_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        kept: Array,
+        W: Array,
+        activation: str,
+        stride: Pair,
+        padding: str,
+        pool: Pair,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+    ) -> Array | None:
+        """g = dy ⊙ f' where the maximum lies, and 0 elsewhere."""
+        if pool != (2, 2):
+            settings = activation, stride, padding, pool
+            return super().conv2d_max_pool_backward(dy, x, y, kept, W, *settings, dW, db, accumulate, need_dx)
+        way = convolution(x, W, stride, padding, need_dx=need_dx)
+        return self._backward(way, x, dy, y, activation, dW, db, accumulate, need_dx, kept)
+
+    def _forward(self, way: ImageMap, x: Array, b: Array, activation: str, first: Array = UNPOOLED) -> Array:
+        """y = f(K x + b), or of its maxima, whose places go to `first`."""
+        x = np.ascontiguousarray(x)
+        y = self.empty(first.shape if first.size else (len(x), *way.size), b.dtype)
+        row_b = np.tile(b, y.shape[2])
+
+        def some(i: int, j: int) -> None:
+            h, room = self._room(way, j - i, x.dtype)
+            way.forward(Forward(x[i:j], y[i:j], first[i:j], row_b, compiled.ACTIVATION[activation], h), room)
+
+        self._share(way, some, len(x))
+        return y
+
+    def _backward(
+        self,
+        way: ImageMap,
+        x: Array,
+        dy: Array,
+        y: Array,
+        activation: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+        first: Array = UNPOOLED,
+    ) -> Array | None:
+        """The gradients of `_forward`, with K's own way back."""
         x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
-        n, h, w, c_out = y.shape
-        c_in = x.shape[3]
-        form = _Geometry.of((h, w), c_out, W.shape[:2], stride, padding)
-        rows, depth = form.shape
-        W_2d = np.ascontiguousarray(W).reshape(depth, c_in)
-        dx = self.empty(x.shape, W.dtype) if need_dx else None
+        dx = self.empty(x.shape, dW.dtype) if need_dx else None
         sums: dict[int, tuple[Array, Array]] = {}
 
         def some(i: int, j: int) -> None:
-            sums[i] = dW_here, db_here = np.zeros((depth, c_in), W.dtype), np.zeros(c_out, W.dtype)
-            for block in form.blocks(i, j, x.itemsize):
-                images = block.stop - block.start
-                P, g = self.scratch.empty((images * rows, depth), (images * h * w, c_out), dtype=x.dtype)
-                _slope(dy[block].reshape(g.shape), y[block].reshape(g.shape), g, db_here, activation)
-                form.gather(g.reshape(images, h, w, c_out), P)
-                dW_here += P.T @ x[block].reshape(-1, c_in)
-                if dx is not None:
-                    np.matmul(P, W_2d, out=dx[block].reshape(-1, c_in))
+            sums[i] = total, row_db = np.zeros(way.sum_shape, dW.dtype), np.zeros(prod(y.shape[2:]), db.dtype)
+            g, room = self._room(way, j - i, x.dtype)
+            of_maxima = np.empty((len(g) if first.size else 0, *y.shape[1:]), g.dtype)
+            images = x[i:j], dy[i:j], y[i:j], first[i:j], compiled.ACTIVATION[activation]
+            back = (x if dx is None else dx)[i:j], need_dx
+            way.backward(Backward(*images, total, row_db, *back, g, of_maxima), room)
 
-        self.share(some, n, n * rows * depth, 2 * n * rows * W.size, begin=True)
-        _write(sums, dW, db, accumulate)
+        self._share(way, some, len(x), 1 + need_dx)
+        if not accumulate:
+            dW[...] = 0
+            db[...] = 0
+        for _, (total, row_db) in sorted(sums.items()):
+            dW += way.gradient(total)
+            db += row_db.reshape(-1, len(db)).sum(axis=0)
         return dx
+
+    def _room(self, way: ImageMap, n: int, dtype: np.dtype) -> tuple[Array, list[Array]]:
+        """This thread's memory for K x of a block of up to n images, and for what leads to it."""
+        images = min(way.images(dtype.itemsize), n)
+        h, *room = self.scratch.empty((images, *way.size), *way.room(images), dtype=dtype)
+        return h, room
+
+    def _share(self, way: ImageMap, work: Work, n: int, times: int = 1) -> None:
+        """work(start, stop) over n images, which takes each its products so many times."""
+        # Numba's products are of SciPy's BLAS, which has to be there when BLAS is held to one thread.
+        import scipy.linalg.cython_blas  # noqa: F401
+
+        self.share(work, n, n * way.numbers, n * way.products * times, begin=True)
 
     def max_pool(self, x: Array, pool: Pair, stride: Pair) -> Array:
         """The largest pixel of each window."""
         x = np.ascontiguousarray(x)
-        form = _Geometry.of(x.shape[1:3], x.shape[3], pool, stride, "valid")
-        y = self.empty((len(x), *form.places, x.shape[3]), x.dtype)
+        h, w = (places for places, _, _ in map(span, x.shape[1:3], pool, stride, repeat("valid")))
+        y = self.empty((len(x), h, w, x.shape[3]), x.dtype)
         self.share(lambda i, j: compiled_images.max_pool(x[i:j], y[i:j], pool, stride), len(x), x.size)
         return y
 
@@ -225,25 +232,3 @@ class CpuImages(Reference):
         dx = self.empty((n, h // factor[0], w // factor[1], c), dy.dtype)
         self.share(lambda i, j: compiled_images.upsample_backward(dy[i:j], dx[i:j], factor), n, dy.size)
         return dx
-
-
-def _finish(h: Array, b: Array, activation: str) -> None:
-    """h ← f(h + b), in place."""
-    none = np.empty((len(h), 0), np.int64)
-    compiled.add_rows_activate(h, h, none, b, compiled.ACTIVATION[activation])
-
-
-def _slope(dy: Array, y: Array, g: Array, db: Array, activation: str) -> None:
-    """g = dy ⊙ f', and db += Σ g."""
-    compiled.slope_times(dy, y, g, db, compiled.ACTIVATION[activation])
-
-
-def _write(sums: dict[int, tuple[Array, Array]], dW: Array, db: Array, accumulate: bool) -> None:
-    """What each part of the examples gave, in their order, into dW and db."""
-    if not accumulate:
-        dW[...] = 0
-        db[...] = 0
-    for start in sorted(sums):
-        dW_part, db_part = sums[start]
-        dW += dW_part.reshape(dW.shape)
-        db += db_part

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minicvae.kernels.convolution import span
 from minicvae.kernels.reference import OneHot
 from minicvae.model import CVAE
 
@@ -100,16 +101,23 @@ def _watched(kernels: Any, found: dict[tuple[str, str, int], Kernel]) -> Iterato
 
 
 def _multiply_adds(name: str, given: Arguments, result: Any) -> int:
-    """Of a product: weights times the places where they are used, once forward; for dW and for each dx backward."""
+    """Of a product: weights times the places where they are used, once forward; for dW and for each dx backward.
+
+    By the definition: a device that comes by with fewer of them does better than its best.
+    """
     if name in ("dense", "dense_backward"):
         n, rows = len(given["parts"][0][0] if isinstance(given["parts"][0], OneHot) else given["parts"][0]), 0
         needs = given.get("need_dx", [False] * len(given["parts"]))
         for part, need in zip(given["parts"], needs, strict=True):
             rows += 0 if isinstance(part, OneHot) else part.shape[1] * (1 + need)
         return n * rows * given["W"].shape[1]
-    if name.startswith("conv2d"):
-        places = given["x"] if "transpose" in name else given.get("dy", result)
-        return prod(places.shape[:3]) * given["W"].size * (1 + bool(given.get("need_dx", False)))
+    if "conv2d" in name:
+        n, *size = given["x"].shape[:3]
+        if "transpose" not in name:  # ... whose kernel is used at every pixel
+            size = [length * f for length, f in zip(size, given.get("factor", (1, 1)), strict=True)]
+            stride = given.get("stride", (1, 1))
+            size = [span(*axis, given["padding"])[0] for axis in zip(size, given["W"].shape[:2], stride, strict=True)]
+        return n * prod(size) * given["W"].size * (1 + bool(given.get("need_dx", False)))
     return 0
 
 

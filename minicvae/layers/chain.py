@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from minicvae.kernels import Array
+from minicvae.layers.fused import fuse
 from minicvae.layers.layer import Backward, Layer, once
 
 __all__ = ["Chain"]
+
+
+class _Run(NamedTuple):
+    """Layers, and how many of them come before the first that has parameters.
+
+    Where nobody wants dx, the backwards of those are left out.
+    """
+
+    layers: Sequence[Layer]
+    bare: int
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer]) -> _Run:
+        """The layers, counted."""
+        bare = takewhile(lambda layer: not any(True for _ in layer.named_parameters()), layers)
+        return cls(layers, min(sum(1 for _ in bare), len(layers) - 1))
 
 
 @dataclass(eq=False)
@@ -18,6 +35,7 @@ class Chain(Layer):
     """y = f_k(... f_2(f_1(x_1, x_2, ...))): the first layer takes all inputs.
 
     The chain rule, read from the end: dh_{i-1} = (∂f_i/∂h_{i-1})ᵀ dh_i.
+    Pairs of layers that have a kernel of their own run as one (`fused.py`).
 
     Raises ValueError for an empty list.
     """
@@ -27,9 +45,7 @@ class Chain(Layer):
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers: expected at least one layer, got none")
-        # The layers before the first that has parameters: where nobody wants dx, their backwards are left out.
-        bare = takewhile(lambda layer: not any(True for _ in layer.named_parameters()), self.layers)
-        self._bare = min(sum(1 for _ in bare), len(self.layers) - 1)
+        self._alone, self._fused = (_Run.of(layers) for layers in (self.layers, fuse(self.layers)))
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         """The layers by their number."""
@@ -39,7 +55,9 @@ class Chain(Layer):
         """inputs -> the last layer's output."""
         backwards: list[Backward] = []
         inputs_given = len(inputs)
-        for layer in self.layers:
+        # Where somebody watches a layer (`trace` puts a forward of its own into it), all run alone.
+        layers, bare = self._alone if any("forward" in vars(layer) for layer in self.layers) else self._fused
+        for layer in layers:
             y, backward = layer.forward(*inputs)
             backwards.append(backward)
             inputs = (y,)
@@ -47,7 +65,7 @@ class Chain(Layer):
         @once
         def backward_all(dy: Array, need_dx: bool | Sequence[bool] = True) -> Any:
             """dL/dy -> dL/dinputs."""
-            last = self._bare if need_dx is False else 0
+            last = bare if need_dx is False else 0
             for backward in reversed(backwards[last + 1 :]):
                 dy = backward(dy)
             dx = backwards[last](dy, need_dx=need_dx)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from minicvae.checks import whole
 from minicvae.kernels import Array
-from minicvae.kernels.convolution import Pair
+from minicvae.kernels.convolution import Pair, is_convolution, span, turned
 from minicvae.layers.dense import ACTIVATIONS
 from minicvae.layers.layer import Backward, Layer, once
 from minicvae.parameters import Parameter
@@ -26,20 +27,20 @@ def pair(value: int | Sequence[int], name: str) -> Pair:
     return sizes
 
 
-def check_channels(x: Array, channels: int | None = None) -> None:
-    """ValueError unless x is (n, h, w, channels), any number of them for None."""
-    if x.ndim != 4 or channels not in (None, x.shape[3]):
-        raise ValueError(f"x: expected images of shape (n, h, w, {channels or 'c'}), got shape {x.shape}")
+def check_channels(shape: Sequence[int], channels: int | None = None) -> None:
+    """ValueError unless the shape is (n, h, w, channels), any number of them for None."""
+    if len(shape) != 4 or channels not in (None, shape[3]):
+        raise ValueError(f"x: expected images of shape (n, h, w, {channels or 'c'}), got shape {shape}")
 
 
-def check_fits(x: Array, window: Pair, name: str) -> None:
-    """ValueError if the images (n, h, w, c) are smaller than a window that may not leave them."""
-    if x.shape[1] < window[0] or x.shape[2] < window[1]:
-        raise ValueError(f"x: expected images at least as large as the {name} {window}, got shape {x.shape}")
+def check_fits(shape: Sequence[int], window: Pair, name: str) -> None:
+    """ValueError if images of shape (n, h, w, c) are smaller than a window that may not leave them."""
+    if shape[1] < window[0] or shape[2] < window[1]:
+        raise ValueError(f"x: expected images at least as large as the {name} {window}, got shape {shape}")
 
 
 @dataclass(eq=False)
-class _Convolution(Layer):
+class Convolution(Layer):
     """What a convolution and its transpose share: sizes, a kernel W, a bias b, and how they are run."""
 
     c_in: int
@@ -58,13 +59,33 @@ class _Convolution(Layer):
         whole("c_in", self.c_in)
         whole("c_out", self.c_out)
         self.size = pair(self.kernel, "kernel")
-        self.settings = self.activation, pair(self.stride, "stride"), self.padding
+        self.step = pair(self.stride, "stride")
+        self.settings = self.activation, self.step, self.padding
         self.W = self.weight(self.initializer or ACTIVATIONS[self.activation])
         self.b = Parameter((self.c_out,), "zeros")
 
     def weight(self, initializer: str) -> Parameter:
         """W (kh, kw, c_in, c_out)."""
         return Parameter((*self.size, self.c_in, self.c_out), initializer)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """ValueError unless images of this shape can be convolved."""
+        check_channels(shape, self.c_in)
+
+    @property
+    def slides(self) -> bool:
+        """Whether this is `conv2d` of stride 1 by the kernel `facing(W)`."""
+        return self.step == (1, 1)
+
+    def facing(self, W: Array) -> Array:
+        """W, or its gradient, as `conv2d` of stride 1 reads it."""
+        return W
+
+    def sinks(self) -> tuple[Array, Array, bool]:
+        """Where a backward writes dW and db, and whether it must add to what is there."""
+        dW, accumulate = self.W.gradient_sink()
+        db, _ = self.b.gradient_sink()
+        return dW, db, accumulate
 
     def run(
         self, kernel: Callable[..., Array], kernel_backward: Callable[..., Any], x: Array
@@ -75,15 +96,13 @@ class _Convolution(Layer):
         @once
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
             """dy, shaped as y -> dx, shaped as x."""
-            dW, accumulate = self.W.gradient_sink()
-            db, _ = self.b.gradient_sink()
-            return kernel_backward(dy, x, y, self.W.value, *self.settings, dW, db, accumulate, need_dx)
+            return kernel_backward(dy, x, y, self.W.value, *self.settings, *self.sinks(), need_dx)
 
         return y, backward
 
 
 @dataclass(eq=False)
-class Conv2D(_Convolution):
+class Conv2D(Convolution):
     """y_nijk = f(Σ_abc x_n,(i s - p + a),(j t - q + b),c W_abck + b_k): a dense layer on every window of the image.
 
     x (n, h, w, c_in) -> y (n, i, j, c_out);  W (kh, kw, c_in, c_out), b (c_out,);  f as in `Dense`.
@@ -99,16 +118,25 @@ class Conv2D(_Convolution):
     other channels or, where the padding is "valid", smaller than the kernel.
     """
 
+    def shape_after(self, shape: Sequence[int]) -> Sequence[int]:
+        """Of y for x of this shape."""
+        places = map(span, shape[1:3], self.size, self.step, repeat(self.padding))
+        return shape[0], *(count for count, _, _ in places), self.c_out
+
+    def check(self, shape: Sequence[int]) -> None:
+        """ValueError unless images of this shape can be convolved."""
+        check_channels(shape, self.c_in)
+        if self.padding == "valid":
+            check_fits(shape, self.size, "kernel")
+
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, h, w, c_in) -> y (n, i, j, c_out)."""
-        check_channels(x, self.c_in)
-        if self.padding == "valid":
-            check_fits(x, self.size, "kernel")
+        self.check(x.shape)
         return self.run(self.kernels.conv2d, self.kernels.conv2d_backward, x)
 
 
 @dataclass(eq=False)
-class ConvTranspose2D(_Convolution):
+class ConvTranspose2D(Convolution):
     """y = f(Σ_ijk x_nijk W_abck at the pixel (i s - p + a, j t - q + b) + b_c): each pixel of x stamps the kernel on y.
 
     x (n, i, j, c_in) -> y (n, h, w, c_out);  W (kh, kw, c_out, c_in), b (c_out,);  f as in `Dense`.
@@ -130,7 +158,16 @@ class ConvTranspose2D(_Convolution):
         W.initializer = lambda rng, shape: draw(rng, (*shape[:2], shape[3], shape[2])).swapaxes(2, 3)
         return W
 
+    @property
+    def slides(self) -> bool:
+        """Whether this is `conv2d` of stride 1 by the kernel `facing(W)`."""
+        return is_convolution(self.size, self.step, self.padding)
+
+    def facing(self, W: Array) -> Array:
+        """W turned, as a view."""
+        return turned(W)
+
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, i, j, c_in) -> y (n, h, w, c_out)."""
-        check_channels(x, self.c_in)
+        self.check(x.shape)
         return self.run(self.kernels.conv2d_transpose, self.kernels.conv2d_transpose_backward, x)

@@ -23,7 +23,7 @@ class JoinPlanes(Layer):
 
     def forward(self, x: Array, *parts: Array | OneHot) -> tuple[Array, Backward]:
         """x (n, h, w, k) and the condition's parts -> y (n, h, w, k + Σ d_i)."""
-        check_channels(x)
+        check_channels(x.shape)
         kernels, xp = self.kernels, self.kernels.xp
         columns = [kernels.one_hot(part, x.dtype) if isinstance(part, OneHot) else part for part in parts]
         planes = [xp.broadcast_to(c[:, None, None], (*x.shape[:3], c.shape[1])) for c in columns]
@@ -53,7 +53,7 @@ class FlattenPlanes(Layer):
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, h, w, k) -> y (n, k h w)."""
-        check_channels(x)
+        check_channels(x.shape)
         n, h, w, k = x.shape
 
         @once

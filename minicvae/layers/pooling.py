@@ -23,10 +23,10 @@ class _Pool(Layer):
         self.size = pair(self.pool, "pool")
         self.step = self.size if self.stride is None else pair(self.stride, "stride")
 
-    def check(self, x: Array) -> None:
-        """ValueError unless x is made of images with room for a window."""
-        check_channels(x)
-        check_fits(x, self.size, "pool")
+    def check(self, shape: Sequence[int]) -> None:
+        """ValueError unless the shape is that of images with room for a window."""
+        check_channels(shape)
+        check_fits(shape, self.size, "pool")
 
 
 @dataclass(eq=False)
@@ -45,7 +45,7 @@ class MaxPool2D(_Pool):
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, h, w, c) -> y (n, i, j, c)."""
-        self.check(x)
+        self.check(x.shape)
         y = self.kernels.max_pool(x, self.size, self.step)
 
         @once
@@ -67,7 +67,7 @@ class AvgPool2D(_Pool):
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, h, w, c) -> y (n, i, j, c)."""
-        self.check(x)
+        self.check(x.shape)
 
         @once
         def backward(dy: Array, need_dx: bool = True) -> Array | None:
@@ -95,7 +95,7 @@ class UpSample2D(Layer):
 
     def forward(self, x: Array) -> tuple[Array, Backward]:
         """x (n, h, w, c) -> y (n, h s, w t, c)."""
-        check_channels(x)
+        check_channels(x.shape)
 
         @once
         def backward(dy: Array, need_dx: bool = True) -> Array | None:

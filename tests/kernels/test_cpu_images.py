@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicvae.kernels import Reference, load
-from minicvae.kernels import cpu_images as module
+from minicvae.kernels import image_maps as module
 
 reference = Reference()
 

@@ -93,7 +93,12 @@ TESTS = {
         "test_objectives",
         "test_evaluate",
     ),
-    "kernels/convolution": ("kernels/test_convolution", "layers/test_pooling", "layers/test_convolution"),
+    "kernels/convolution": (
+        "kernels/test_convolution",
+        "kernels/test_image_maps",
+        "layers/test_pooling",
+        "layers/test_convolution",
+    ),
     "minicvae/distributions": (
         "test_distributions",
         "models/test_quadrants",
@@ -110,13 +115,14 @@ TESTS = {
         for name, *more in (
             ("dense", "models/test_cvae"),
             ("embedding", "models/test_cvae"),
-            ("chain", "models/test_cvae"),
+            ("chain", "models/test_cvae", "layers/test_fused"),
+            ("fused",),
             ("pathways", "models/test_cvae"),
             ("layer", "test_summary", "test_training_errors"),
             ("shape",),
             ("planes", "models/test_convolutional"),
             ("pooling", "models/test_convolutional"),
-            ("convolution", "models/test_convolutional"),
+            ("convolution", "models/test_convolutional", "layers/test_fused"),
         )
     },
     "minicvae/models/base": (*MODEL, "test_completion"),
@@ -130,8 +136,17 @@ TESTS = {
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
-    "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution"),
-    "kernels/cpu_images": ("kernels/test_cpu_images", "kernels/test_convolution", "layers/test_pooling"),
+    "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
+    **{
+        f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")
+        for name in ("compiled_tiles", "compiled_maps", "image_maps")
+    },
+    "kernels/cpu_images": (
+        "kernels/test_image_maps",
+        "kernels/test_cpu_images",
+        "kernels/test_convolution",
+        "layers/test_pooling",
+    ),
     "kernels/team": ("kernels/test_team",),
     "kernels/vector_math": ("kernels/test_vector_math",),
     "minicvae/classifier": ("test_classifier",),
@@ -151,7 +166,19 @@ TESTS = {
         )
     },
 }
-FAST = {f"kernels/{name}.py" for name in ("compiled", "compiled_images", "cpu", "cpu_images", "workspace")}
+FAST = {
+    f"kernels/{name}.py"
+    for name in (
+        "compiled",
+        "compiled_images",
+        "compiled_maps",
+        "compiled_tiles",
+        "cpu",
+        "cpu_images",
+        "image_maps",
+        "workspace",
+    )
+}
 TARGETS = [
     Target(f"{path}.py", tuple(f"tests/{name}.py" for name in dict.fromkeys(tests))) for path, tests in TESTS.items()
 ]

@@ -1,0 +1,233 @@
+"""The ways in which the `cpu` device convolves: each gives what the definition gives, gradients included."""
+
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from minicvae.gradcheck import assert_gradients
+from minicvae.kernels import Reference, image_maps, load
+from minicvae.kernels.convolution import is_convolution, turned
+
+ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
+KINDS = ("conv2d", "conv2d_transpose", "upsample_conv2d", "conv2d_max_pool")
+
+reference = Reference()
+seeds = st.integers(0, 2**32 - 1)
+channels = st.sampled_from([1, 2, 3, 4, 5, 8, 17])
+cells = st.integers(1, 4)
+small = st.integers(1, 3)
+
+
+class Call:
+    """A kernel, its backward and their arguments: x, W, b."""
+
+    def __init__(self, kind, arrays, activation, settings):
+        self.kind, self.arrays, self.activation, self.settings = kind, arrays, activation, settings
+
+    def forward(self, kernels, arrays=None):
+        """y, and what stands between x and W in the arguments of the backward."""
+        result = getattr(kernels, self.kind)(*(arrays or self.arrays), self.activation, *self.settings)
+        return (result[0], result) if isinstance(result, tuple) else (result, (result,))
+
+    def backward(self, kernels, dy, kept, dW, db, accumulate=False, need_dx=True, arrays=None):
+        """dx."""
+        x, W, _ = arrays or self.arrays
+        function = getattr(kernels, f"{self.kind}_backward")
+        return function(dy, x, *kept, W, self.activation, *self.settings, dW, db, accumulate, need_dx)
+
+    def run(self, kernels, dy, held, accumulate, need_dx):
+        """[y, dW, db, dx], copied from a loop of steps, whose arrays a device may use again."""
+        with kernels.steps() as begin_step:
+            begin_step()
+            y, kept = self.forward(kernels)
+            dW, db = (a.copy() for a in held)
+            dx = self.backward(kernels, dy, kept, dW, db, accumulate, need_dx)
+            return [None if a is None else np.array(a) for a in (y, dW, db, dx)]
+
+
+@st.composite
+def calls(draw, kind, numbers=channels, least=1):
+    """From one pixel upwards, odd and even sizes and kernels, few channels and many; 3x3 and stride 1 more often."""
+    rng = np.random.default_rng(draw(seeds))
+    kernel, stride = draw(st.one_of(st.just((3, 3)), st.tuples(cells, cells))), (1, 1)
+    padding = draw(st.sampled_from(["same", "same", "valid"]))
+    if kind != "upsample_conv2d":
+        stride = draw(st.one_of(st.just((1, 1)), st.tuples(small, small)))
+    last = {
+        "upsample_conv2d": draw(st.tuples(small, small)),
+        "conv2d_max_pool": draw(st.sampled_from([(2, 2), (1, 3)])),
+    }
+    c_in, c_out = draw(numbers), draw(numbers)
+    size = [draw(st.integers(least, 7)) for _ in range(2)]
+    if kind == "conv2d_max_pool":  # ... after which there is a window
+        size = [length + s * p + k for length, s, p, k in zip(size, stride, last[kind], kernel, strict=True)]
+    elif padding == "valid":
+        size = [max(length, k) for length, k in zip(size, kernel, strict=True)]
+    x = rng.standard_normal((draw(st.integers(1, 5)), *size, c_in))
+    W = rng.standard_normal((*kernel, *((c_out, c_in) if kind == "conv2d_transpose" else (c_in, c_out))))
+    settings = {
+        "upsample_conv2d": (last.get(kind), padding),
+        "conv2d_max_pool": (stride, padding, last.get(kind)),
+    }.get(kind, (stride, padding))
+    return Call(kind, [x, W, rng.standard_normal(c_out)], draw(st.sampled_from(ACTIVATIONS)), settings), rng
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data(), accumulate=st.booleans(), need_dx=st.booleans(), block=st.sampled_from([1, 5000, 3 << 18]))
+def test_every_way_gives_what_the_reference_gives(kind, data, accumulate, need_dx, block):
+    call, rng = data.draw(calls(kind))
+    y, _ = call.forward(reference)
+    dy, held = rng.standard_normal(y.shape), [rng.standard_normal(a.shape) for a in call.arrays[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_maps, "BLOCK", block)
+        patch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
+        found = call.run(load("cpu"), dy, held, accumulate, need_dx)
+    truth = call.run(reference, dy, held, accumulate, need_dx)
+    assert (found[3] is None) == (truth[3] is None) == (not need_dx)
+    for a, b in zip(found[: 3 + need_dx], truth[: 3 + need_dx], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])  # of nearly equal maxima either may be taken, as the rounding has it
+@given(data=st.data())
+def test_in_float32_it_errs_by_no_more_than_its_rounding(kind, data):
+    """By 8 √k units of the sum of the k magnitudes behind a result, and Winograd's tiles by four times as many."""
+    call, rng = data.draw(calls(kind))
+    call.activation, exact = "linear", [a.astype("float32").astype("float64") for a in call.arrays]
+    call.arrays = exact
+    dy = rng.standard_normal(call.forward(reference)[0].shape).astype("float32")
+    held = [np.zeros_like(a) for a in exact[1:]]
+    truth = call.run(reference, dy.astype("float64"), held, False, True)
+    call.arrays = [np.abs(a) for a in exact]
+    sizes = call.run(reference, np.abs(dy).astype("float64"), held, False, True)
+    call.arrays = [a.astype("float32") for a in exact]
+    found = call.run(load("cpu"), dy, [a.astype("float32") for a in held], False, True)
+    terms = max(prod(exact[1].shape[:2]) * max(exact[1].shape[2:]), prod(dy.shape[:3]))
+    for a, b, size in zip(found, truth, sizes, strict=True):
+        assert a.dtype == "float32"
+        # A tile's numbers are sums and differences of its neighbours: what counts is the largest of them.
+        assert np.all(np.abs(a - b) <= 32 * np.sqrt(terms) * np.finfo("float32").eps / 2 * size.max())
+
+
+@pytest.mark.parametrize("kind", ["upsample_conv2d", "conv2d_max_pool"])
+@given(data=st.data())
+def test_the_gradients_of_what_is_fused_are_the_slopes(host, kind, data):
+    call, _ = data.draw(calls(kind, st.sampled_from([1, 3, 4])))
+    call.activation = data.draw(st.sampled_from(["linear", "tanh", "elu"]))
+    call.arrays = [
+        a / max(1, prod(call.arrays[1].shape[:3]) ** 0.5) if i == 0 else a for i, a in enumerate(call.arrays)
+    ]
+
+    def forward(*arrays):
+        y, kept = call.forward(host, arrays)
+
+        def backward(dy):
+            dW, db = np.full_like(arrays[1], np.nan), np.full_like(arrays[2], np.nan)
+            return call.backward(host, dy, kept, dW, db, arrays=arrays), dW, db
+
+        return y, backward
+
+    assert_gradients(forward, call.arrays, linear=call.activation == "linear" and kind == "upsample_conv2d")
+
+
+@given(data=st.data())
+def test_a_product_before_the_upsampling_is_the_product_after_it(data):
+    """Σ_ab of upsample(x W_ab), shifted by (a, b): spelled out, pixel by pixel, with the zeros around the image."""
+    call, _ = data.draw(calls("upsample_conv2d"))
+    call.activation = "linear"
+    (x, W, b), (factor, padding) = call.arrays, call.settings
+    y, _ = call.forward(load("cpu"))
+    top, left = ((k - 1) // 2 if padding == "same" else 0 for k in W.shape[:2])
+    expected = np.zeros(y.shape) + b
+    for a, e in np.ndindex(W.shape[:2]):
+        products = (x @ W[a, e]).repeat(factor[0], axis=1).repeat(factor[1], axis=2)
+        for r, s in product(range(y.shape[1]), range(y.shape[2])):
+            row, column = r - top + a, s - left + e
+            if 0 <= row < products.shape[1] and 0 <= column < products.shape[2]:
+                expected[:, r, s] += products[:, row, column]
+    np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_winograds_identity():
+    """Along an axis: Aᵀ (G w ⊙ Bᵀ d) is the correlation of four pixels with three cells, for every pixel and cell."""
+    input_transform = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+    output_transform = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+    for d, w in product(np.eye(4), np.eye(3)):
+        tile = output_transform @ ((image_maps.Winograd.G @ w) * (input_transform @ d))
+        np.testing.assert_array_equal(tile, np.correlate(d, w))
+
+
+@given(data=st.data())
+def test_a_transposed_convolution_that_slides_is_a_convolution_by_the_turned_kernel(data):
+    call, _ = data.draw(calls("conv2d_transpose"))
+    (x, W, b), (stride, padding) = call.arrays, call.settings
+    if is_convolution(W.shape[:2], stride, padding):
+        y = reference.conv2d(x, turned(W), b, call.activation, stride, padding)
+        np.testing.assert_allclose(y, call.forward(reference)[0], rtol=1e-11, atol=1e-11)
+    np.testing.assert_array_equal(turned(turned(W)), W)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "expected"),
+    [
+        ((3, 3), (1, 1), "same", True),
+        ((1, 5), (1, 1), "same", True),
+        ((3, 2), (1, 1), "same", False),
+        ((3, 3), (1, 2), "same", False),
+        ((3, 3), (1, 1), "valid", False),
+    ],
+)
+def test_which_transposed_convolutions_slide(kernel, stride, padding, expected):
+    assert is_convolution(kernel, stride, padding) is expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "padding", "factor", "need_dx", "expected"),
+    [
+        ((3, 3, 4, 4), (1, 1), "same", (1, 1), True, "Winograd"),
+        ((3, 3, 4, 3), (1, 1), "same", (1, 1), True, "UpsampledPlanes"),
+        ((3, 3, 3, 4), (1, 1), "same", (1, 1), True, "Windows"),
+        ((3, 5, 4, 4), (1, 1), "same", (1, 1), True, "Windows"),
+        ((3, 3, 4, 4), (1, 1), "valid", (1, 1), True, "Windows"),
+        ((3, 3, 4, 4), (2, 1), "same", (1, 1), True, "Windows"),
+        ((3, 3, 1, 4), (1, 1), "same", (1, 1), False, "Planes"),
+        ((3, 3, 1, 4), (1, 1), "same", (1, 1), True, "Windows"),
+        ((3, 3, 4, 4), (1, 1), "same", (1, 2), True, "Upsampled"),
+        ((3, 3, 4, 3), (1, 1), "valid", (2, 1), True, "UpsampledPlanes"),
+    ],
+)
+def test_the_shortest_way_is_taken(shape, stride, padding, factor, need_dx, expected):
+    x = np.zeros((1, 6, 6, shape[2]))
+    way = image_maps.convolution(x, np.zeros(shape), stride, padding, factor, need_dx=need_dx)
+    assert type(way).__name__ == expected
+
+
+@given(n=st.integers(1, 3), c=st.integers(1, 40), levels=st.integers(1, 3), seed=seeds)
+@example(n=1, c=33, levels=1, seed=0)
+def test_of_equal_maxima_the_first_has_the_gradient(n, c, levels, seed):
+    """By a kernel that copies, so that windows of a few values have several maxima."""
+    rng, k = np.random.default_rng(seed), load("cpu")
+    x, W, b = rng.integers(0, levels, (n, 5, 6, c)).astype(float), np.eye(c)[None, None], np.zeros(c)
+    settings = "linear", (1, 1), "same", (2, 2)
+    dW, db = np.zeros_like(W), np.zeros_like(b)
+    results = []
+    for kernels in (k, reference):
+        y, kept = kernels.conv2d_max_pool(x, W, b, *settings)
+        dy = 1.0 + np.arange(y.size).reshape(y.shape)
+        results.append(
+            [y, kernels.conv2d_max_pool_backward(dy, x, y, kept, W, *settings, dW, db, False, True), db.copy()]
+        )
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_maximum_that_is_nan_stays_nan(place):
+    x = np.arange(4.0).reshape(1, 2, 2, 1)
+    x[0, place // 2, place % 2] = np.nan
+    y, _ = load("cpu").conv2d_max_pool(x, np.ones((1, 1, 1, 1)), np.zeros(1), "linear", (1, 1), "same", (2, 2))
+    assert np.isnan(y).all()
