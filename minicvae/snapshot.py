@@ -26,7 +26,8 @@ __all__ = ["Snapshot"]
 class Snapshot:
     """The file `path`, and all that has to be written into it and put back from it.
 
-    settings: what the training is made of, as JSON data; a file of other settings is refused.
+    settings: what the training is made of, as JSON data; a file of other settings, or with other callbacks that have a
+    state, is refused.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Snapshot:
         update: Update,
         watchers: Sequence[Callback],
     ) -> None:
-        self.path, self.settings = path, settings
-        self.model, self.watchers = model, watchers
+        self.path, self.model = path, model
+        self.watchers = [watcher for watcher in watchers if type(watcher).state is not Callback.state]
+        self.settings = {**settings, "callbacks": [type(watcher).__name__ for watcher in self.watchers]}
         self.live = {"weights": model.parameters.value, **{f"optimizer.{k}": v for k, v in update.state.items()}}
 
     def save(self, history: History, stopped: str) -> None:
