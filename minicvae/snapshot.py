@@ -57,7 +57,10 @@ class Snapshot:
             "watchers": [list(state) for state in states],
         }
         watched = {f"watchers.{i}.{name}": value for i, state in enumerate(states) for name, value in state.items()}
-        tensors = {name: self.model.kernels.to_numpy(value) for name, value in (self.live | watched).items()}
+        tensors = {
+            name: value.copy() if isinstance(value, np.ndarray) else self.model.kernels.to_numpy(value)
+            for name, value in (self.live | watched).items()
+        }
         checkpoint.write(self.path, config, tensors.items())
 
     def restore(self, history: History) -> str | None:
@@ -78,7 +81,8 @@ class Snapshot:
         if differing:
             raise ValueError(f"{self.path} is of a training with other settings: {'; '.join(differing)}")
         for name, value in self.live.items():
-            value[...] = self.model.kernels.array(tensors[name])
+            on_host = isinstance(value, np.ndarray)  # a count of steps stays there on every device
+            value[...] = tensors[name] if on_host else self.model.kernels.array(tensors[name])
         for i, (watcher, names) in enumerate(zip(self.watchers, config["watchers"], strict=True)):
             watcher.restore({name: np.array(tensors[f"watchers.{i}.{name}"]) for name in names})
         history.history.update(config["history"])
