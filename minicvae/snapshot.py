@@ -26,7 +26,8 @@ __all__ = ["Snapshot"]
 class Snapshot:
     """The file `path`, and all that has to be written into it and put back from it.
 
-    settings: what the training is made of, as JSON data; a file of other settings is refused.
+    settings: what the training is made of, as JSON data; a file of other settings, or with other callbacks that have a
+    state, is refused.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class Snapshot:
         update: Update,
         watchers: Sequence[Callback],
     ) -> None:
-        self.path, self.settings = path, settings
-        self.model, self.watchers = model, watchers
+        self.path, self.model = path, model
+        self.watchers = [watcher for watcher in watchers if type(watcher).state is not Callback.state]
+        self.settings = {**settings, "callbacks": [type(watcher).__name__ for watcher in self.watchers]}
         self.live = {"weights": model.parameters.value, **{f"optimizer.{k}": v for k, v in update.state.items()}}
 
     def save(self, history: History, stopped: str) -> None:
@@ -55,7 +57,10 @@ class Snapshot:
             "watchers": [list(state) for state in states],
         }
         watched = {f"watchers.{i}.{name}": value for i, state in enumerate(states) for name, value in state.items()}
-        tensors = {name: self.model.kernels.to_numpy(value) for name, value in (self.live | watched).items()}
+        tensors = {
+            name: value.copy() if isinstance(value, np.ndarray) else self.model.kernels.to_numpy(value)
+            for name, value in (self.live | watched).items()
+        }
         checkpoint.write(self.path, config, tensors.items())
 
     def restore(self, history: History) -> str | None:
@@ -75,8 +80,9 @@ class Snapshot:
         ]
         if differing:
             raise ValueError(f"{self.path} is of a training with other settings: {'; '.join(differing)}")
-        for name, value in self.live.items():  # a count of steps is on the host whatever the device
-            value[...] = tensors[name] if isinstance(value, np.ndarray) else self.model.kernels.array(tensors[name])
+        for name, value in self.live.items():
+            on_host = isinstance(value, np.ndarray)  # a count of steps stays there on every device
+            value[...] = tensors[name] if on_host else self.model.kernels.array(tensors[name])
         for i, (watcher, names) in enumerate(zip(self.watchers, config["watchers"], strict=True)):
             watcher.restore({name: np.array(tensors[f"watchers.{i}.{name}"]) for name in names})
         history.history.update(config["history"])

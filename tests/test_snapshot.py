@@ -142,6 +142,17 @@ def test_early_stopping_goes_on_with_its_patience_and_its_best_weights(tmp_path,
         assert bits(model) == bits(whole)
 
 
+def test_callbacks_that_remember_nothing_may_come_and_go_but_not_one_that_does(tmp_path):
+    whole, model = small(), small()
+    settings = SETTINGS | {"validation_data": digits(10, 1)}
+    whole.fit(*digits(), **settings)
+    model.fit(*digits(), **settings | {"verbose": 1}, callbacks=[Callback()], checkpoint=tmp_path / "file", until=2)
+    with pytest.raises(ValueError, match=r"other settings: callbacks \[\], not \['EarlyStopping'\]"):
+        model.fit(*digits(), **settings, early_stopping=2, checkpoint=tmp_path / "file")
+    model.fit(*digits(), **settings, checkpoint=tmp_path / "file")
+    assert bits(model) == bits(whole)
+
+
 def test_the_same_early_stopping_starts_anew_without_a_file(tmp_path):
     stopping, settings = EarlyStopping(2), SETTINGS | {"validation_data": digits(10, 1)}
     small().fit(*digits(), **settings, early_stopping=stopping)

@@ -132,6 +132,7 @@ TESTS = {
     "minicvae/masks": ("test_masks",),
     "minicvae/evaluate": ("test_evaluate", "models/test_calls"),
     "minicvae/initializers": ("test_initializers", "layers/test_convolution"),
+    "minicvae/snapshot": ("test_snapshot",),
     "minicvae/schedules": ("test_schedules", "test_training"),
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
