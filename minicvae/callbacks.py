@@ -37,6 +37,13 @@ class Callback:
     def on_train_end(self, model: Trainable, history: History) -> None:
         """After the last step, also where the training was stopped or broke off."""
 
+    def state(self) -> dict[str, Array]:
+        """What has to be kept from epoch to epoch where a training goes on another time: arrays by name."""
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up what `state` once gave, before `on_train_begin`."""
+
 
 class EarlyStopping(Callback):
     """Stop when `monitor` has not fallen by more than `min_delta` for `patience` epochs; keep the best weights.
@@ -50,9 +57,10 @@ class EarlyStopping(Callback):
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
 
     def on_train_begin(self, model: Trainable, plan: Plan) -> None:
-        """Forget an earlier run."""
-        self.best, self.best_epoch = math.inf, -1
-        self._weights: Array = None
+        """Forget an earlier run, unless this is where it goes on."""
+        if plan.done == 0:
+            self.best, self.best_epoch = math.inf, -1
+            self._weights: Array = None
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool:
         """Keep the weights where this epoch is the best so far."""
@@ -69,7 +77,16 @@ class EarlyStopping(Callback):
     def on_train_end(self, model: Trainable, history: History) -> None:
         """Put the best weights back."""
         if self._weights is not None:
-            model.parameters.value[...] = self._weights
+            model.parameters.value[...] = model.kernels.array(self._weights)
+
+    def state(self) -> dict[str, Array]:
+        """The best loss, its epoch and its weights."""
+        return {"best": np.array([self.best, self.best_epoch]), "weights": self._weights}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take them up again."""
+        self.best, self.best_epoch = float(state["best"][0]), int(state["best"][1])
+        self._weights = state["weights"]
 
 
 class ProgressBar(Callback):
@@ -95,7 +112,8 @@ class ProgressBar(Callback):
             transient=True,
         )
         self._progress.disable = not (self._progress.console.is_terminal or self._progress.console.is_jupyter)
-        self._task = self._progress.add_task(self._epoch(0), total=plan.epochs * plan.steps, numbers="")
+        done, total = plan.done * plan.steps, plan.epochs * plan.steps
+        self._task = self._progress.add_task(self._epoch(plan.done), total=total, completed=done, numbers="")
         self._progress.start()
 
     def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:

@@ -278,6 +278,7 @@ def diagnose(
     if len(images) < 2:
         raise ValueError(f"x: expected at least two images, got {len(images)}")
     mean, log_var = model.encode(x, c)
+    by_prior = model.encode(x, c, relative=True)  # mean and log_var as its own prior sees them
     generated = model.generate(c, seed=seed).reshape(images.shape)
     groups = conditions.groups(parts, model.kernels)
     several = len(np.unique(groups)) > 1
@@ -295,9 +296,9 @@ def diagnose(
         drawn = model.generate(conditions.take(c, evenly), seed=seed)
         recognised = Pair(classifier.accuracy(drawn, groups[evenly]), classifier.accuracy(images, groups))
     return Diagnosis(
-        kl_by_dimension(mean, log_var),
+        kl_by_dimension(*by_prior),
         information(mean, log_var, groups, seed=seed),
-        mean.var(axis=0, dtype=np.float64),
+        by_prior[0].var(axis=0, dtype=np.float64),
         label_probe(mean, log_var, groups, seed=seed) if several else None,
         Pair(*(float(np.nanmean(spread)) for spread in spreads)),
         near,

@@ -6,6 +6,7 @@ step). So the same seed gives the same weights, bit for bit on one device.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ import numpy as np
 from minicvae import callbacks as cb
 from minicvae import conditions, optimizers
 from minicvae.checks import whole
+from minicvae.description import describe
 from minicvae.evaluate import evaluate, weighted_mean
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
@@ -32,16 +34,18 @@ from minicvae.models.base import Trainable
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
 from minicvae.schedules import Schedule, as_schedule
+from minicvae.snapshot import Snapshot
 
 __all__ = ["History", "NonFiniteError", "Plan", "fit"]
 
 
 class Plan(NamedTuple):
-    """How long a training will be: epochs, steps in each, and images in a step."""
+    """How long a training will be: epochs, steps in each, images in a step; and how many epochs are done already."""
 
     epochs: int
     steps: int
     batch_size: int
+    done: int = 0
 
 
 @dataclass
@@ -50,7 +54,8 @@ class History:
 
     history: name -> one number an epoch. loss, reconstruction, kl (means over the epoch's steps, nats per example),
     the same with `val_` where there is validation data, learning_rate and beta (of the last step), seconds.
-    stopped: why it ended: "epochs" (all done), "early" (a callback's wish), "interrupted" (Ctrl-C) or "error".
+    stopped: why it ended: "epochs" (all done), "until" (as many as were asked for, to go on another time), "early" (a
+    callback's wish), "interrupted" (Ctrl-C) or "error".
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -89,6 +94,8 @@ def fit(
     seed: int = 0,
     verbose: int = 1,
     history: History | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    until: int | None = None,
 ) -> History:
     """Train `model` on images x and conditions c, in place.
 
@@ -102,6 +109,9 @@ def fit(
     clip_norm: rescale the gradient where its global norm is above this.
     early_stopping: patience in epochs on the validation loss, or an `EarlyStopping`; puts the best weights back.
     history: an empty `History` to fill, for who wants to read it although the training broke off.
+    checkpoint: a file that is brought up to date after every epoch, whole or not at all; where it is there already, the
+    training goes on from it, with the same arguments as before, to the same bits as if it had never been stopped.
+    until: stop after so many of the epochs; with a checkpoint the same call goes on another time.
 
     Ctrl-C ends after the step or the validation at hand: the callbacks' `on_train_end` runs, the weights are those of
     that step (with early stopping those of the best epoch), and KeyboardInterrupt goes on to the caller.
@@ -138,13 +148,34 @@ def fit(
         raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
     watchers = cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
 
+    until = epochs if until is None else min(whole("until", until), epochs)
+
     kernels, parameters = model.kernels, model.parameters
     n, steps = len(images), -(-len(images) // batch_size)
     images, sizes = kernels.array(images), [min(batch_size, n - start) for start in range(0, n, batch_size)]
-    update = model.start(optimizers.get(optimizer))
+    optimizer = optimizers.get(optimizer)
+    update = model.start(optimizer)
     history = History() if history is None else history
+    snapshot, ended = None, "error"
+    if checkpoint is not None:
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": rate,
+            "optimizer": optimizer,
+            "objective": model.objective,
+            "beta": weight,
+            "binarise": binarise,
+            "clip_norm": clip_norm,
+            "seed": seed,
+            "images": n,
+            "parameters": {name: value.shape for name, value in parameters.items()},
+        }
+        snapshot = Snapshot(checkpoint, describe(settings), model, update, watchers)
+        ended = snapshot.restore(history) or ended
+    done = history.epochs if snapshot else 0
     for watcher in watchers:
-        watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
+        watcher.on_train_begin(model, Plan(epochs, steps, batch_size, done))
 
     def losses_of_step(weight: float | Array, *drawn: Array) -> Losses | GameLosses:
         """Forward and backward on what was drawn for a step; the gradients are then in the parameters."""
@@ -160,7 +191,7 @@ def fit(
     losses_and_gradient = kernels.repeated(losses_of_step)
     try:
         with _interruptible() as interrupted:
-            for epoch in range(epochs):
+            for epoch in range(done, done if ended == "early" else until):
                 begin, record = time.perf_counter(), []
                 for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
@@ -195,14 +226,15 @@ def fit(
                 }
                 history.append(logs)
                 wishes = [watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]
+                ended = "early" if any(wishes) else "epochs" if epoch + 1 == epochs else "until"
+                if snapshot:
+                    snapshot.save(history, ended)
                 if interrupted.is_set():  # while validating
                     history.stopped = "interrupted"
                     raise KeyboardInterrupt
-                if any(wishes):
-                    history.stopped = "early"
+                if ended == "early":
                     break
-            else:
-                history.stopped = "epochs"
+        history.stopped = ended
     finally:
         kernels.end_steps()
         for watcher in watchers:

@@ -135,6 +135,15 @@ def test_the_importance_weighted_loss_is_at_most_that_of_the_elbo_of_the_same_sa
     np.testing.assert_allclose(backward()[0].sum(axis=0), 1 / n)
 
 
+def test_weights_below_every_digit_of_the_gradient_are_none(kernels):
+    nll = kernels.array(np.array([[0.0, 0.0], [40.0, 45.0], [46.1, 500.0]]))
+    _, backward = IWAE(3).forward(kernels, nll, kernels.array(np.zeros((3, 2, 4))))
+    dnll, dratio = map(kernels.to_numpy, backward())
+    assert (dnll == 0).tolist() == [[False, False], [False, False], [True, True]]
+    np.testing.assert_array_equal(dratio, np.repeat(dnll[:, :, None], 4, axis=2))
+    np.testing.assert_allclose(dnll[1], np.exp([-40, -45]) / 2, rtol=1e-12)
+
+
 def test_weights_that_no_exponential_can_hold_give_finite_losses_and_gradients(kernels):
     nll = kernels.array(np.array([[1e4, 1e4], [1e4 + 1, -1e4]], np.float32))
     losses, backward = IWAE(2).forward(kernels, nll, kernels.xp.zeros((2, 2, 1), np.float32))

@@ -26,6 +26,15 @@ PICTURES = {
     ],
     "embedding": ["generated.png", "posterior_means.png"],
     "gaussian": ["one_latent.png", "other_class.png", "posterior_means.png", "walks.png"],
+    "importance_weighted": sorted(
+        [
+            f"{kind}-{k}.{suffix}"
+            for kind in ("vae", "iwae")
+            for k in (1, 5, 50)
+            for suffix in ("checkpoint", "safetensors")
+        ]
+        + ["dimensions.png", "table.txt"]
+    ),
     "latent_space": [
         "draw_a_five.png",
         "manifold.png",

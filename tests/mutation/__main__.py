@@ -323,7 +323,7 @@ def main() -> int:
         # A test that fails without a bug too has noticed nothing.
         noticed: dict[Target, set[str]] = {target: set() for target, _ in real}
         for target, mutant in real:
-            noticed[target] |= {results.get(target, mutant)[1]} - {""}
+            noticed[target] |= {results.get(target, mutant)[1].split("[")[0]} - {""}
         sound = [Trial(target, target.source(), sorted(tests) or target.tests) for target, tests in noticed.items()]
         for k, outcome, _ in outcomes(sound, options.jobs, folder):
             if outcome != "passed":
