@@ -25,7 +25,11 @@ class Callback:
         """Before the first step; `plan` says how many epochs and steps there will be."""
 
     def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:
-        """After each step; epoch and step count from 0."""
+        """After each step; epoch and step count from 0.
+
+        The losses lie on the device, and `float` of one waits for it. On cuda, which is not waited for otherwise, steps
+        may follow one whose loss is not finite: they change nothing, and the training ends with the epoch.
+        """
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool | None:
         """After each epoch and its validation. Return True to end the training here."""

@@ -170,7 +170,7 @@ def test_clipping_scales_the_whole_gradient_to_the_limit_and_never_up(kernels, s
         parameters.grads["w"] = gradient
         norm = clip_by_global_norm(parameters, kernels, limit)
         exact = math.sqrt(math.fsum(float(g) ** 2 for g in gradient))
-        assert norm == pytest.approx(exact, rel=1e-12)
+        assert float(norm) == pytest.approx(exact, rel=1e-12)
         clipped = kernels.to_numpy(parameters.grad)
         if exact <= limit:
             np.testing.assert_array_equal(clipped, gradient)

@@ -89,11 +89,13 @@ class Cuda(CudaImages):
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
         """The arrays, uploaded many at a time."""
         waiting: list[np.ndarray] = []
+        size = 0
         for a in arrays:
             waiting.append(a)
-            if sum(x.nbytes for x in waiting) >= AHEAD:
+            size += a.nbytes
+            if size >= AHEAD:
                 yield from self._uploaded(waiting)
-                waiting = []
+                waiting, size = [], 0
         yield from self._uploaded(waiting)
 
     def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:

@@ -10,7 +10,7 @@ import standin
 import minicvae as mc
 from minicvae import conditions, diagnostics
 from minicvae.classifier import Classifier, digit_network
-from minicvae.conditions import Classes, Parts, Vector
+from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.layers import Chain, Dense
 from minicvae.models.presets import PRESETS
@@ -56,6 +56,7 @@ VARIANTS = {
     "estimated KL": ("mlp", {"objective": ELBO(kl="monte_carlo", samples=4)}),
     "learned variance": ("mlp", {"likelihood": LearnedGaussian()}),
     "fixed variance": ("pathways", {"likelihood": Gaussian(0.3)}),
+    "no condition": ("mlp", {"condition": Nothing()}),
     "embedded": ("mlp", {"condition": Classes(4, 3)}),
     "two classes and a vector": ("mlp", {"condition": Parts({"a": Classes(4), "b": Classes(3), "v": Vector(2)})}),
     "adversary of the embedded": ("embedding", {"discriminator_widths": (4,)}),

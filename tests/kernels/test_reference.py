@@ -248,7 +248,7 @@ def test_the_norm_is_summed_in_float64(kernels, size, seed):
     for dtype in ("float32", "float64"):
         grad = normal(seed, size).astype(dtype) * dtype_factor(dtype)
         expected = np.sqrt(sum(float(g) ** 2 for g in grad))
-        assert kernels.norm(kernels.array(grad)) == pytest.approx(expected, rel=1e-14)
+        assert float(kernels.norm(kernels.array(grad))) == pytest.approx(expected, rel=1e-14)
 
 
 def dtype_factor(dtype):
