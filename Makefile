@@ -5,13 +5,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check types mutants wheel torch clean
+.PHONY: demo test stand-in gpu check types mutants wheel torch nvrtc clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/minicvae train latent2d --epochs 10 --overwrite --out runs/demo
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The tests that take a device, on cuda, where there is no GPU: strict arrays in CuPy's place (tests/standin).
+stand-in: $(VENV)/test.stamp
+	$(BIN)/pytest -n 2 --dist loadfile --stand-in --device cuda -m "cuda and not slow"
+
+# Everything that needs an NVIDIA GPU, in one go; what it finds stays in build/gpu. CUDA: cuda12 or cuda13.
+CUDA ?= cuda12
+gpu: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --editable ".[$(CUDA)]" torch==2.13.0
+	BIN=$(BIN) tests/cuda/on_a_gpu.sh build/gpu
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -37,10 +47,15 @@ wheel:
 	build/wheel/bin/pip install --quiet .
 	cd build/wheel && bin/minicvae train mlp-small --epochs 1 --limit 2000 --out run --quiet
 	ls build/wheel/run/model.safetensors build/wheel/run/figures
+	ls build/wheel/lib/python*/site-packages/minicvae/kernels/cuda/*.cu
 
 # PyTorch for the cross-check of every gradient; the tests skip it, and say so, where it cannot be had.
 torch: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet torch==2.13.0 || echo "torch 2.13.0 cannot be installed here: its cross-check is skipped"
+
+# NVIDIA's compiler, which needs no GPU: the tests compile the CUDA kernels with it, or skip that and say so.
+nvrtc: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --editable ".[nvrtc]" || echo "NVRTC cannot be installed here: no kernel is compiled for GPUs"
 
 $(VENV)/demo.stamp: setup.py
 	$(PYTHON) -m venv $(VENV)

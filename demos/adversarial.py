@@ -10,35 +10,29 @@ encoder learns to deceive it. Run it as a script, or cell by cell in an editor t
 """
 
 # %% Settings
-import argparse
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 import minicvae as mc
 from minicvae.classifier import Classifier, trained_on
+from minicvae.cli.data import labelled, prepare
+from minicvae.cli.demo import demo_options
 from minicvae.diagnostics import diagnose
 from minicvae.layers import Chain, Dense
+from minicvae.plots.figures import colours
 from minicvae.randomness import Purpose, generator, standard_normal
 from minicvae.tables import table
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path("runs/demos/adversarial"), help="folder for the picture")
-parser.add_argument("--full", action="store_true", help="50,000 images and 20 epochs")
-parser.add_argument("--epochs", type=int, help="default: 5")
-parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only (default: 10,000)")
-parser.add_argument("--seed", type=int, default=0, help="of the weights, the noise and the order (default: 0)")
-args = parser.parse_known_args()[0]  # a notebook has arguments of its own
-args.out.mkdir(parents=True, exist_ok=True)
 
-train, _ = mc.datasets.load("mnist")
-images = args.limit or (50_000 if args.full else 10_000)
-epochs = args.epochs or (20 if args.full else 5)
-x, y = train.x[:images], train.y[:images]
-held = slice(50_000, 50_000 + min(images, 10_000 if args.full else 4_000))  # nothing is chosen on the test set
-held_x, held_y = train.x[held], train.y[held]
+def arguments(parser):
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the noise and the order (default: 0)")
+
+
+args = demo_options(__doc__, "adversarial", epochs=5, full_epochs=20, limit=10_000, arguments=arguments)
+data = prepare(args.data, limit=args.limit, held_out=True)  # nothing is chosen on the test set
+few = min(len(data.train), len(data.held_out) if args.full else 4_000)
+held_x, held_y, names = data.held_out.x[:few], data.held_out.y[:few], data.names
 
 # %% The models
 # The weight is what the adversary's opinion counts with the encoder. With weight 0 it only watches: encoder and
@@ -54,8 +48,9 @@ WEIGHTS = {"without": 0.0, "with": 10.0}
 
 
 def trained(preset, overrides, weight):
-    model = mc.build(preset, adversarial_weight=weight, seed=args.seed, **overrides)
-    model.fit(x, y, epochs=epochs, batch_size=50, seed=args.seed, verbose=0)
+    sizes = {"classes": len(names), "image_shape": held_x.shape[1:], **overrides}
+    model = mc.build(preset, adversarial_weight=weight, seed=args.seed, **sizes)
+    model.fit(data.train.x, data.train.y, epochs=args.epochs, batch_size=50, seed=args.seed, verbose=0)
     return model
 
 
@@ -72,7 +67,7 @@ def judged(model):
     """Accuracy of the judge on z of half of the held-out images and as many draws from the prior, all new to it."""
     z = sampled(model, times=5)
     prior = standard_normal(z.shape, z.dtype, args.seed, Purpose.GENERATE)
-    given = np.tile(np.eye(10, dtype=z.dtype)[held_y], (5, 1))
+    given = np.tile(np.eye(len(names), dtype=z.dtype)[held_y], (5, 1))
     rows = np.concatenate([np.hstack([prior, given]), np.hstack([z, given])])
     labels = np.repeat([1, 0], len(z))
     # Drawn, for MNIST's order is not random: its images with odd numbers hold a tenth more ink than the even ones.
@@ -84,7 +79,8 @@ def judged(model):
     return judge.accuracy(rows[~fitted], labels[~fitted])
 
 
-classifier = trained_on(train.x, train.y) if args.full else None  # minutes, the first time
+whole = labelled(args.data)
+classifier = trained_on(whole.x, whole.y) if args.full else None  # minutes, the first time
 
 
 def measured(model):
@@ -138,15 +134,15 @@ for title, (preset, overrides) in PAIRS.items():
     print(f"\n{compared(*values)}\n", flush=True)
 
 # %% The picture: for each class, one z for each held-out image of it, and the circle that holds 95% of the prior
-figure = Figure(figsize=(15, 3.7), dpi=150, layout="constrained")
+figure = Figure(figsize=(1.5 * len(names), 3.7), dpi=150, layout="constrained")
 edge = np.sqrt(-2 * np.log(0.05))  # |z|² / 2 is exponentially distributed where z ~ N(0, I) has two dimensions
-for axes_of_side, side in zip(figure.subplots(2, 10, sharex=True, sharey=True), sides, strict=True):
-    for label, axes in enumerate(axes_of_side):
+for axes_of_side, side in zip(figure.subplots(2, len(names), sharex=True, sharey=True), sides, strict=True):
+    for label, (axes, name, colour) in enumerate(zip(axes_of_side, names, colours(len(names)), strict=True)):
         z = latents[side][held_y == label]
-        axes.scatter(*z.T, s=2, alpha=0.4, color=f"C{label}", linewidths=0)
+        axes.scatter(*z.T, s=2, alpha=0.4, color=colour, linewidths=0)
         axes.add_patch(Circle((0, 0), edge, fill=False, linewidth=1))
         inside = (np.hypot(*z.T) < edge).mean()
-        axes.set_title(f"{label}: {inside:.0%} inside", fontsize=9)
+        axes.set_title(f"{name}: {inside:.0%} inside", fontsize=9)
         axes.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=[], yticks=[])
     axes_of_side[0].set_ylabel(f"{side} adversary", fontsize=9)
 figure.suptitle("Encoded latents of each class, and the circle that holds 95% of the prior", fontsize=11)

@@ -4,7 +4,8 @@ python demos/convolutional.py          # two minutes
 python demos/convolutional.py --full   # 10 epochs on all images; long on a CPU
 """
 
-# %% The presets `conv` (max pooling and upsampling), `conv-strided` (strides in their place) and `mlp`; z of 16
+# %% The presets `mlp`, `conv` (max pooling and upsampling), `conv-strided` (strides in their place), `conv-planes` (the
+# encoder sees the label as ten planes beside the image, not as 64 numbers beside its features); z of 16
 import numpy as np
 
 import minicvae as mc
@@ -18,7 +19,7 @@ data = prepare(options.data, limit=options.limit)
 names, x, c = data.names, data.test.x[:2000], data.test.y[:2000]
 
 rows, panels, shown = [], [], np.tile(np.arange(len(names)), 3)
-for preset in ("mlp", "conv", "conv-strided"):
+for preset in ("mlp", "conv", "conv-strided", "conv-planes"):
     model = mc.build(preset, classes=len(names), image_shape=x.shape[1:], seed=0)
     print(preset)
     fitted = model.fit(data.train.x, data.train.y, epochs=options.epochs, seed=0)

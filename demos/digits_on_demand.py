@@ -10,7 +10,7 @@ import numpy as np
 
 import minicvae as mc
 from minicvae import plots
-from minicvae.classifier import trained_on
+from minicvae.classifier import EPOCHS, trained_on
 from minicvae.cli.data import prepare
 from minicvae.cli.demo import demo_options
 from minicvae.diagnostics import diagnose
@@ -36,7 +36,8 @@ models = {title: trained(data, *chosen) for title, chosen in settings.items()}
 # %% Side by side: 2 are too few, and the rest is blurred; 64 say no more than 16, and take longer to learn
 # Where z has room it says something about the digit too, and a z that is drawn at random then contradicts the label.
 # A higher beta leaves only what pays: a worse bound, and digits that obey.
-classifier = trained_on(data.train.x[:20_000], data.train.y[:20_000], epochs=2)
+few, passes = (None, EPOCHS) if options.full else (20_000, 2)
+classifier = trained_on(data.train.x[:few], data.train.y[:few], epochs=passes)
 rows, panels, shown = [], [], np.tile(np.arange(len(names)), 3)
 for title, (model, _) in models.items():
     found = diagnose(model, test.x[:2000], test.y[:2000], classifier=classifier)
@@ -67,23 +68,25 @@ plots.save(
 
 # %% The model with 16: a column for each class; its losses
 model, history = models["latent 16"]
+obedient, _ = models["latent 16, beta 4"]
 plots.save(plots.generated(model, names=names), out / "generated.png")
-plots.save(plots.generated(models["latent 16, beta 4"][0], names=names), out / "generated_beta_4.png")
+plots.save(plots.generated(obedient, names=names), out / "generated_beta_4.png")
 plots.save(plots.curves(history), out / "losses.png")
 
 # %% What the latent says: one under ten labels. What the label says: ten latents under it
-plots.save(plots.one_latent(model, names=names), out / "one_latent.png")
-plots.save(plots.many_latents(model, 3, count=10, names=names), out / "ten_latents.png")
+plots.save(plots.one_latent(obedient, names=names), out / "one_latent.png")
+plots.save(plots.many_latents(obedient, 3, count=10, names=names), out / "ten_latents.png")
 
-# %% Style carried over: the latent of one image under all labels
-plots.save(plots.relabelled(model, test.x, test.y, names=names), out / "style.png")
+# %% Style carried over: the latent of one image under all labels. With beta 1 the image's own digit comes through
+plots.save(plots.relabelled(obedient, test.x, test.y, names=names), out / "style.png")
+plots.save(plots.relabelled(model, test.x, test.y, names=names), out / "style_beta_1.png")
 
 # %% Only even digits: asked for an odd one, the model draws what it knows under weights that were never trained
 even = prepare(options.data, limit=options.limit, only_classes=[str(k) for k in range(0, len(names), 2)])
-evens, _ = trained(even, 16)
+evens, _ = trained(even, 16, beta=4.0)
 for part, title in ((slice(0, None, 2), "seen"), (slice(1, None, 2), "never seen")):
     asked = np.arange(len(names))[part]
     losses = evens.evaluate(test.x[np.isin(test.y, asked)], test.y[np.isin(test.y, asked)])
-    print(f"Classes {title}: test loss {losses['loss']:.1f} nats")
+    print(f"Classes {title}: reconstruction + KL {losses['reconstruction'] + losses['kl']:.1f} nats per test image")
 plots.save(plots.generated(evens, rows=5, names=even.names), out / "even.png")  # in brackets: not in use
 print(f"\nThe pictures are in {out}/")

@@ -1,13 +1,13 @@
 """The primitive operations: one contract, one file a device.
 
 `reference.py` is the specification, in plain array expressions that run on NumPy and on CuPy alike. `cpu.py` (Numba)
-and `cuda.py` (CuPy) override what they do faster; whatever they leave out, the reference does for them.
+and `cuda/` (CUDA) override what they do faster; whatever they leave out, the reference does for them.
 
 | device  | what it is                                     |
 | ------- | ---------------------------------------------- |
 | `numpy` | the reference on NumPy arrays                  |
 | `cpu`   | Numba kernels around BLAS products, shared out to a team of threads (the default) |
-| `cuda`  | the reference on CuPy arrays, on an NVIDIA GPU |
+| `cuda`  | CUDA kernels around cuBLAS products, on CuPy arrays on an NVIDIA GPU |
 """
 
 from __future__ import annotations

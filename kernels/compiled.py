@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from minicvae.kernels.vector_math import exp
+from minicvae.kernels.vector_math import exp, tanh
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -65,7 +65,7 @@ def add_rows_activate(h, W, rows, b, activation):
                 y[j] += b[j]
             if activation == 2:
                 for j in range(d):
-                    y[j] = np.tanh(y[j])
+                    y[j] = tanh(y[j])
             elif activation == 3:
                 for j in range(d):
                     y[j] = y[j] if y[j] > zero else np.expm1(y[j])

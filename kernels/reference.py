@@ -15,8 +15,9 @@ Arguments are checked where users hand them in, not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,36 @@ class Reference(Convolution):
     def to_numpy(self, values: Array) -> np.ndarray:
         """`values` as a NumPy array of their own, which no later step overwrites."""
         return np.array(values)
+
+    def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
+        """The host's arrays, one after the other, on this device, which may take them ahead of need."""
+        return map(self.array, arrays)
+
+    def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
+        """Rows of single numbers, as kernels and reductions return them, on the host; (rows, columns) float64."""
+        return np.array([[float(x) for x in row] for row in numbers])
+
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, which every step calls with arrays and numbers, and which returns a named tuple of single numbers.
+
+        A device may record what it launches, and from then on launch that without running it.
+        """
+        return run
+
+    def goes_on(self, numbers: Sequence[Array]) -> bool:
+        """Whether a training may go on: all of the numbers, its losses, are finite.
+
+        A device that would have to wait for the answer says True, and from the first number on that is not finite its
+        optimisers leave all parameters as they are, until `end_steps`.
+        """
+        return all(map(isfinite, numbers))
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """The arrays one after the other along an axis."""
+        return self.xp.concatenate(arrays, axis=axis)
+
+    def wait(self) -> None:
+        """Until everything that was launched is done: for clocks."""
 
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
@@ -322,15 +353,41 @@ class Reference(Convolution):
         onehot = self.one_hot(OneHot(labels, logits.shape[1]), logits.dtype)
         return -(log_p * onehot).sum(axis=1), xp.exp(log_p) - onehot
 
+    # Objectives
+
+    def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
+        """The mean losses of a batch in nats, summed in float64, and their derivatives by nll and kl.
+
+            reconstruction = 1/(s n) Σ_s Σ_n nll_sn                      dnll = 1/(s n)
+            kl_l = 1/n Σ_n kl_nl,   kl = Σ_l kl_l
+            loss = reconstruction + weight Σ_l max(floor, kl_l)          dkl_nl = weight/n where kl_l > floor, else 0
+
+        nll (s, n), kl (n, l) -> loss, reconstruction and kl, a number each, dnll (s, n), dkl (n, l).
+        """
+        xp = self.xp
+        by_dimension = kl.mean(axis=0, dtype=np.float64)
+        reconstruction = nll.mean(dtype=np.float64)
+        loss = reconstruction + weight * xp.maximum(by_dimension, floor).sum()
+        dnll = xp.full(nll.shape, 1 / nll.size, nll.dtype)
+        dkl = (weight / len(kl) * (by_dimension > floor)).astype(kl.dtype)
+        return loss, reconstruction, by_dimension.sum(), dnll, xp.broadcast_to(dkl, kl.shape)
+
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd: the chain rule through a loss of each example; rows (n, d), scale (n,)."""
         return rows * scale[:, None]
 
     # Optimisers, over all parameters at once: value, grad and the moments are flat and change in place
 
-    def norm(self, grad: Array) -> float:
+    def norm(self, grad: Array) -> Array:
         """sqrt(Σ grad²), summed in float64."""
-        return float(self.xp.sqrt((grad.astype(np.float64) ** 2).sum()))
+        return self.xp.sqrt((grad.astype(np.float64) ** 2).sum())
+
+    def clip(self, grad: Array, limit: float) -> Array:
+        """g ← g · limit / max(‖g‖, limit), in place; returns ‖g‖."""
+        norm = self.norm(grad)
+        if norm > limit:
+            grad *= limit / float(norm)
+        return norm
 
     def sgd(
         self,

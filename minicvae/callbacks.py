@@ -33,6 +33,13 @@ class Callback:
     def on_train_end(self, model: Trainable, history: History) -> None:
         """After the last step, also where the training was stopped or broke off."""
 
+    def state(self) -> dict[str, Array]:
+        """What has to be kept from epoch to epoch where a training goes on another time: arrays by name."""
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take up what `state` once gave, before `on_train_begin`."""
+
 
 class EarlyStopping(Callback):
     """Stop when `monitor` has not fallen by more than `min_delta` for `patience` epochs; keep the best weights.
@@ -46,9 +53,10 @@ class EarlyStopping(Callback):
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
 
     def on_train_begin(self, model: Trainable, plan: Plan) -> None:
-        """Forget an earlier run."""
-        self.best, self.best_epoch = math.inf, -1
-        self._weights: Array = None
+        """Forget an earlier run, unless this is where it goes on."""
+        if plan.done == 0:
+            self.best, self.best_epoch = math.inf, -1
+            self._weights: Array = None
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> bool:
         """Keep the weights where this epoch is the best so far."""
@@ -65,7 +73,16 @@ class EarlyStopping(Callback):
     def on_train_end(self, model: Trainable, history: History) -> None:
         """Put the best weights back."""
         if self._weights is not None:
-            model.parameters.value[...] = self._weights
+            model.parameters.value[...] = model.kernels.array(self._weights)
+
+    def state(self) -> dict[str, Array]:
+        """The best loss, its epoch and its weights."""
+        return {"best": np.array([self.best, self.best_epoch]), "weights": self._weights}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take them up again."""
+        self.best, self.best_epoch = float(state["best"][0]), int(state["best"][1])
+        self._weights = state["weights"]
 
 
 class ProgressBar(Callback):
@@ -78,8 +95,9 @@ class ProgressBar(Callback):
         """Draw the empty bar."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._plan = plan
-        self._sums = np.zeros(3)  # loss, reconstruction, kl
+        self._plan, self._kernels = plan, model.kernels
+        self._shown = np.zeros(3)  # sums of loss, reconstruction and kl over the epoch's steps
+        self._unread: list[Losses | GameLosses] = []  # which the device may not have come to yet
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),  # what the other columns leave of the line
@@ -90,14 +108,19 @@ class ProgressBar(Callback):
             transient=True,
         )
         self._progress.disable = not (self._progress.console.is_terminal or self._progress.console.is_jupyter)
-        self._task = self._progress.add_task(self._epoch(0), total=plan.epochs * plan.steps, numbers="")
+        done, total = plan.done * plan.steps, plan.epochs * plan.steps
+        self._task = self._progress.add_task(self._epoch(plan.done), total=total, completed=done, numbers="")
         self._progress.start()
 
     def on_step_end(self, epoch: int, step: int, losses: Losses | GameLosses) -> None:
         """Move the bar; the losses shown are the mean of the epoch's steps so far."""
-        self._sums += losses[:3]
+        if self._progress.disable:
+            return
+        self._unread.append(losses)
         if (step + 1) % 20 == 0 or step + 1 == self._plan.steps:
-            loss, _, kl = self._sums / (step + 1)
+            self._shown += self._kernels.read(self._unread).sum(axis=0)[:3]
+            self._unread.clear()
+            loss, _, kl = self._shown / (step + 1)
             numbers = f"loss {loss:.2f}  KL {kl:.2f}"
             if speed := self._progress.tasks[0].speed:
                 numbers += f"  {speed * self._plan.batch_size:,.0f} images/s"
@@ -106,7 +129,7 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, model: Trainable, epoch: int, logs: dict[str, float]) -> None:
         """Print the epoch's numbers above the bar."""
-        self._sums[:] = 0
+        self._shown[:] = 0
         validation = f"  val {logs['val_loss']:.2f}" if "val_loss" in logs else ""
         losses = as_sum(logs["loss"], logs["reconstruction"], logs["kl"])
         print(f"{self._epoch(epoch)}  {losses}{validation}  {logs['seconds']:.1f} s", flush=True)

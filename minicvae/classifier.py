@@ -21,7 +21,7 @@ from minicvae.optimizers import Adam
 from minicvae.randomness import Purpose, generator
 from minicvae.schedules import Cosine
 
-__all__ = ["Classifier", "digit_network", "trained_on"]
+__all__ = ["EPOCHS", "Classifier", "digit_network", "trained_on"]
 
 # How the classifier of images is trained; chosen on MNIST's last 10,000 training images, of which it names 99.3%.
 EPOCHS, RATE, SHIFT = 10, 2e-3, 2
@@ -147,7 +147,9 @@ def trained_on(
     """
     classes = int(labels.max()) + 1
     classifier = Classifier(digit_network(x.shape[1:], classes), device=device)
-    content = hashlib.sha256(f"{epochs} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode())
+    content = hashlib.sha256(
+        f"{checkpoint.FORMAT} {epochs} {RATE} {SHIFT} {x.shape} {classes} {list(classifier.parameters)}".encode()
+    )
     content.update(np.ascontiguousarray(x).tobytes() + np.ascontiguousarray(labels, np.int64).tobytes())
     if cache is None:
         import platformdirs

@@ -2,11 +2,12 @@
 
 A condition says what users hand in, refuses what is wrong, and turns it into the parts that a network's first layer
 joins: `OneHot` labels or a float matrix. Where a class is embedded, the networks carry the embedding (one in the
-encoder, one in the decoder), and `joined` puts it in front of them.
+encoder, one in the decoder), and `joined` puts it in front of them. `Nothing` makes a plain VAE of a CVAE.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "CONDITIONS",
     "Classes",
     "Condition",
+    "Nothing",
     "Parts",
     "Vector",
     "count",
@@ -139,6 +141,38 @@ class Vector(Condition):
 
 
 @dataclass(frozen=True)
+class Nothing(Condition):
+    """No condition: a part without columns, which adds nothing to what it is joined with.
+
+    c then says only how many examples there are: the number itself, or anything that has a length, such as labels,
+    which are not looked at. So whatever trains and shows a conditional model does the same for this one.
+    """
+
+    @property
+    def widths(self) -> list[int]:
+        """No columns."""
+        return [0]
+
+    def encode(self, c: Any, kernels: Reference, dtype: Any, name: str = "c") -> tuple[Part, ...]:
+        """A whole number, or something with a length."""
+        try:
+            n = len(c) if hasattr(c, "__len__") else operator.index(c)
+        except TypeError:
+            n = -1
+        if n < 0:
+            raise TypeError(f"{name}: expected how many examples there are, or something with a length, got {c!r}")
+        return (kernels.xp.zeros((n, 0), dtype),)
+
+    def example(self, n: int) -> np.ndarray:
+        """Numbers without columns."""
+        return np.zeros((n, 0))
+
+    def embeddings(self) -> list[Layer | None]:
+        """There is nothing to embed."""
+        return [None]
+
+
+@dataclass(frozen=True)
 class Parts(Condition):
     """Several conditions together, by name: `Parts({"digit": Classes(10), "thickness": Classes(3)})`.
 
@@ -177,7 +211,7 @@ class Parts(Condition):
         return [layer for part in self.parts.values() for layer in part.embeddings()]
 
 
-CONDITIONS = (Classes, Vector, Parts)
+CONDITIONS = (Classes, Vector, Nothing, Parts)
 
 
 def draw(condition: Condition, n: int, rng: np.random.Generator) -> Any:
@@ -187,6 +221,13 @@ def draw(condition: Condition, n: int, rng: np.random.Generator) -> Any:
     if isinstance(condition, Parts):
         return {name: draw(part, n, rng) for name, part in condition.parts.items()}
     return rng.normal(size=(n, condition.width))
+
+
+def take(c: Any, index: Any) -> Any:
+    """The entries c[index] of a condition as users hand it in: an array, or a dict of them."""
+    if isinstance(c, Mapping):
+        return {name: take(part, index) for name, part in c.items()}
+    return np.asarray(c)[index]
 
 
 def _arrays(parts: tuple[Part, ...]) -> Iterator[Array]:
@@ -210,7 +251,15 @@ def groups(parts: tuple[Part, ...], kernels: Reference) -> np.ndarray:
 
 def repeat(parts: tuple[Part, ...], times: int) -> tuple[Part, ...]:
     """The encoded condition `times` over, one whole copy after the other."""
-    return select(parts, list(range(count(parts))) * times) if times > 1 else parts
+
+    def again(a: Array) -> Array:  # by methods that the arrays of every device have
+        return a[None].repeat(times, axis=0).reshape(times * len(a), *a.shape[1:])
+
+    if times == 1:
+        return parts
+    return tuple(
+        OneHot(again(part.labels), part.classes) if isinstance(part, OneHot) else again(part) for part in parts
+    )
 
 
 def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:
@@ -220,9 +269,12 @@ def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:
     )
 
 
-def joined(condition: Condition, trunk: Layer) -> Layer:
-    """A network on (x, c): `trunk`, with new embeddings in front of it where the condition asks for them."""
+def joined(condition: Condition, trunk: Layer, *, alone: bool = False) -> Layer:
+    """A network on (x, c): `trunk`, with new embeddings in front of it where the condition asks for them.
+
+    alone: a network on c.
+    """
     embeddings = condition.embeddings()
     if all(layer is None for layer in embeddings):
         return trunk
-    return Pathways([None, *embeddings], trunk)
+    return Pathways(embeddings if alone else [None, *embeddings], trunk)

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 ACTIVE = 0.01  # variance of the posterior mean above which a dimension counts as active: Burda et al. 2016, section 5
+EACH = 1000  # images generated of each class that a classifier is to recognise
 NEIGHBOURS = 1000  # generated images whose nearest neighbours are looked for
 COPIED = 0.8  # of the distance to unseen images: who is so much nearer to the training images has copied them
 
@@ -151,8 +152,8 @@ class Diagnosis:
     copied: mean distance of generated images to the nearest of the training images, and to the nearest of as many that
     the model never saw. nearest_real: that of unseen real images to the nearest of all training images, beside that of
     generated ones. None without training images.
-    recognised: share of generated images in which a classifier sees the class that was asked for, and of real images;
-    None without a classifier.
+    recognised: share of generated images, `EACH` of every class, in which a classifier sees the class that was asked
+    for, and of real images; None without a classifier.
     """
 
     kl: np.ndarray
@@ -246,7 +247,7 @@ class Diagnosis:
             ("distance within a class, generated", self.spread, "real images", ".2f"),
             ("distance to the nearest training image", self.nearest_real, "unseen real images", ".2f"),
             ("the same, of fewer training images", self.copied, "as many unseen images", ".2f"),
-            ("recognised by a classifier", self.recognised, "real images", ".1%"),
+            (f"recognised by a classifier, {EACH:,} a class", self.recognised, "real images", ".1%"),
         ]
         pictures = table(
             ["measure", "", "compared with", ""],
@@ -265,9 +266,10 @@ def diagnose(
     classifier: Classifier | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    """Measure the model on (x, c), which it was not trained on, and on an image generated for each entry of c.
+    """Measure the model on (x, c), which it was not trained on, and on images generated for the entries of c.
 
-    training: the images that it was trained on, to see whether it copies them. classifier: of the classes of c, to see
+    One is generated for each entry; and for the classifier `EACH` of every class, evenly from its entries. training:
+    the images that the model was trained on, to see whether it copies them. classifier: of the classes of c, to see
     whether it recognises what was asked for.
 
     Raises ValueError or TypeError for wrong x or c, or where x holds fewer than two images.
@@ -276,6 +278,7 @@ def diagnose(
     if len(images) < 2:
         raise ValueError(f"x: expected at least two images, got {len(images)}")
     mean, log_var = model.encode(x, c)
+    by_prior = model.encode(x, c, relative=True)  # mean and log_var as its own prior sees them
     generated = model.generate(c, seed=seed).reshape(images.shape)
     groups = conditions.groups(parts, model.kernels)
     several = len(np.unique(groups)) > 1
@@ -289,11 +292,13 @@ def diagnose(
         fewer = seen[generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(seen))[:count]]
         copied = Pair(*(float(nearest(generated[some], others)[1].mean()) for others in (fewer, images[:count])))
     if classifier is not None:
-        recognised = Pair(classifier.accuracy(generated, groups), classifier.accuracy(images, groups))
+        evenly = np.concatenate([np.resize(np.flatnonzero(groups == group), EACH) for group in np.unique(groups)])
+        drawn = model.generate(conditions.take(c, evenly), seed=seed)
+        recognised = Pair(classifier.accuracy(drawn, groups[evenly]), classifier.accuracy(images, groups))
     return Diagnosis(
-        kl_by_dimension(mean, log_var),
+        kl_by_dimension(*by_prior),
         information(mean, log_var, groups, seed=seed),
-        mean.var(axis=0, dtype=np.float64),
+        by_prior[0].var(axis=0, dtype=np.float64),
         label_probe(mean, log_var, groups, seed=seed) if several else None,
         Pair(*(float(np.nanmean(spread)) for spread in spreads)),
         near,

@@ -28,8 +28,12 @@ __all__ = [
     "log_normal",
     "log_ratio",
     "masked_bernoulli",
+    "relative",
     "reparameterise",
 ]
+
+
+START = 0.001, 0.999  # what a decoder may be as sure of before it has seen anything
 
 
 def reparameterise(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Backward]:
@@ -101,6 +105,30 @@ def log_ratio(kernels: Reference, mean: Array, log_var: Array, eps: Array) -> tu
     return ratio, backward
 
 
+def relative(
+    kernels: Reference, mean: Array, log_var: Array, prior_mean: Array, prior_log_var: Array
+) -> tuple[tuple[Array, Array], Backward]:
+    """N(mean, e^lv) as it is seen from a conditional prior N(m, e^s): mean' = (mean - m) e^(-s/2), lv' = lv - s.
+
+    z = m + e^(s/2) u turns the prior into N(0, I) of u, and N(mean, e^lv) of z into N(mean', e^lv') of u. A change of
+    variables changes neither the KL nor the log ratio of two densities, so all that is written for N(0, I) holds for
+    the prior p(z|c) too, once q is seen from there. All (n, l).
+
+    backward: dmean', dlv' -> dmean, dlv, dm, ds:
+
+        dmean = e^(-s/2) dmean'      dm = -dmean      dlv = dlv'      ds = -½ mean' dmean' - dlv'
+    """
+    scale = kernels.xp.exp(-prior_log_var / 2)
+    seen = (mean - prior_mean) * scale
+
+    @once
+    def backward(dseen: Array, dlog_var: Array) -> tuple[Array, ...]:
+        dmean = scale * dseen
+        return dmean, dlog_var, -dmean, -seen * dseen / 2 - dlog_var
+
+    return (seen, log_var - prior_log_var), backward
+
+
 def log_normal(kernels: Reference, z: Array, mean: Array, log_var: Array) -> Array:
     """log N(z; mean, diag exp(log_var)) = -½ Σ_l (log_var + (z - mean)² e^-log_var + log 2π), (n,); all (n, l)."""
     u = (z - mean) * kernels.xp.exp(-log_var / 2)
@@ -147,6 +175,11 @@ class Likelihood:
     def mean(self, kernels: Reference, h: Array) -> Array:
         """E[x|h]: the picture that a person is shown, (n, d)."""
         return kernels.sigmoid(h)
+
+    def start(self, mean: np.ndarray) -> np.ndarray:
+        """The h for which E[x|h] is `mean`, (width,), pixels in [0, 1]; kept off 0 and 1, where h would be infinite."""
+        p = np.clip(mean, *START)
+        return np.log(p / (1 - p))
 
     def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
         """One draw of x from p(x|h), (n, d)."""
@@ -206,6 +239,10 @@ class LearnedGaussian(Likelihood):
     def mean(self, kernels: Reference, h: Array) -> Array:
         """Mu, clipped to [0, 1] for the eye."""
         return kernels.xp.clip(h[:, : h.shape[1] // 2], 0, 1)
+
+    def start(self, mean: np.ndarray) -> np.ndarray:
+        """Mu, and a variance of 1."""
+        return np.concatenate([mean, np.zeros_like(mean)])
 
     def sample(self, kernels: Reference, h: Array, rng: np.random.Generator) -> np.ndarray:
         """Mu plus noise of variance exp(v); not clipped."""

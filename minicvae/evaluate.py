@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from minicvae.models.base import BATCH, Trainable, batches
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.randomness import Purpose, standard_normal
 
-__all__ = ["evaluate", "log_likelihood"]
+__all__ = ["evaluate", "log_likelihood", "weighted_mean"]
 
 
 def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, float]:
@@ -26,20 +27,29 @@ def evaluate(model: Trainable, x: Any, c: Any, *, seed: int = 0) -> dict[str, fl
     images, parts = model.check_data(x, c)
     kernels = model.kernels
     images = kernels.array(images)
-    sums = np.zeros(())
+    pieces, found = list(batches(len(images), max(1, BATCH // model.objective.used))), []
+    sizes = [rows.stop - rows.start for rows in pieces]
+    noise = kernels.feed(model.noise(size, seed, Purpose.EVALUATE, step=i) for i, size in enumerate(sizes))
+    everything = kernels.xp.arange(len(images))
     with kernels.steps() as begin_step:
-        for i, rows in enumerate(batches(len(images), max(1, BATCH // model.objective.used))):
+        for rows, eps in zip(pieces, noise, strict=True):
             begin_step()
-            index = kernels.array(np.arange(rows.start, rows.stop))
-            eps = kernels.array(model.noise(len(index), seed, Purpose.EVALUATE, step=i))
-            batch = kernels.gather(images, index, model.dtype)
+            batch = kernels.gather(images, everything[rows], model.dtype)
             losses, _ = model.loss_and_backward(batch, conditions.select(parts, rows), eps)
-            sums = sums + np.multiply(losses, len(index))
-    return dict(zip(losses._fields, (sums / len(images)).tolist(), strict=True))
+            found.append(losses)
+    return dict(zip(losses._fields, weighted_mean(kernels.read(found), sizes), strict=True))
+
+
+def weighted_mean(rows: np.ndarray, sizes: Sequence[int]) -> list[float]:
+    """Σ_i sizes_i rows_i / Σ_i sizes_i: of the losses of batches (rows), those of all examples."""
+    total = np.zeros(rows.shape[1])
+    for row, size in zip(rows, sizes, strict=True):
+        total += size * row
+    return (total / sum(sizes)).tolist()
 
 
 def log_likelihood(model: ConditionalVAE, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
-    """log p(x|c) ≈ log 1/S Σ_s w_s,  w_s = p(x|z_s,c) p(z_s) / q(z_s|x,c),  z_s ~ q(z|x,c); (n,) nats, float64.
+    """log p(x|c) ≈ log 1/S Σ_s w_s,  w_s = p(x|z_s,c) p(z_s|c) / q(z_s|x,c),  z_s ~ q(z|x,c); (n,) nats, float64.
 
     Importance sampling from the recognition network: the mean of w_s is p(x|c) exactly, so the mean of the logarithm
     lies below log p(x|c), by less and less as `samples` grows. S = 1 estimates the ELBO. Where the likelihood is a
@@ -53,17 +63,20 @@ def log_likelihood(model: ConditionalVAE, x: Any, c: Any, samples: int = 5000, *
     images, parts = model.check_data(x, c)
     samples = whole("samples", samples)
     kernels, l = model.kernels, model.latent_dim
-    images, (means, log_vars) = kernels.array(images), map(kernels.array, model.encode(x, c))
+    means, log_vars, seen_means, seen_log_vars = (
+        kernels.array(values) for relative in (False, True) for values in model.encode(x, c, relative=relative)
+    )
+    images = kernels.array(images)
     result = np.full(len(images), -np.inf)
     with kernels.steps() as begin_step:
         for i in range(len(images)):
-            mean, log_var = means[i : i + 1], log_vars[i : i + 1]
+            one = slice(i, i + 1)
             for j, rows in enumerate(batches(samples)):
                 begin_step()
                 s = rows.stop - rows.start
                 eps = kernels.array(standard_normal((s, 1, l), model.dtype, seed, Purpose.LOG_LIKELIHOOD, i, j))
-                z, _ = distributions.reparameterise(kernels, mean, log_var, eps)
-                ratio, _ = distributions.log_ratio(kernels, mean, log_var, eps)
+                z, _ = distributions.reparameterise(kernels, means[one], log_vars[one], eps)
+                ratio, _ = distributions.log_ratio(kernels, seen_means[one], seen_log_vars[one], eps)
                 again = kernels.array(np.full(s, i))
                 h, _ = model.decoder.forward(z.reshape(s, l), *conditions.select(parts, again))
                 nll, _ = model.likelihood.forward(kernels, h, kernels.gather(images, again, model.dtype))

@@ -80,7 +80,7 @@ class Model(Trainable):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], known: Sequence[type], device: str, **others: Any) -> Self:
         """The model of that configuration, its weights not yet loaded; others: arguments that are not in it."""
-        described = {name: restore(config[name], known) for name in cls.architecture}
+        described = {name: restore(config[name], known) for name in cls.architecture if name in config}
         return cls(**described, dtype=config["dtype"], device=device, **others)
 
 
@@ -95,6 +95,7 @@ class CVAE(Model, ConditionalVAE):
         "image_shape",
         "likelihood",
         "objective",
+        "prior",
         "adversary",
     )
     preset: str | None = None
@@ -199,7 +200,7 @@ def build(preset: str, *, seed: int = 0, dtype: str = "float32", device: str = "
     """The preset of that name, with weights initialised from `seed`.
 
     overrides: latent_dim, encoder_widths, decoder_widths, condition, classes, image_shape, likelihood, objective,
-    beta, free_bits, discriminator_widths, adversarial_weight.
+    beta, free_bits, conditional_prior, discriminator_widths, adversarial_weight.
 
     Raises
     ------

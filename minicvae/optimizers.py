@@ -6,26 +6,39 @@ formulas stand in `kernels/reference.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minicvae.kernels import Reference
+import numpy as np
+
+from minicvae.kernels import Array, Reference
 from minicvae.parameters import Block, Parameters
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "Update", "clip_by_global_norm", "get"]
 
-Update = Callable[[float], None]
+
+@dataclass(frozen=True)
+class Update:
+    """`update(learning_rate)` makes one step of training from the current gradient.
+
+    state: what it remembers from step to step, by name: arrays that change in place. Whoever writes into them what
+    they held at another time goes on from there.
+    """
+
+    step: Callable[[float], None]
+    state: Mapping[str, Array]
+
+    def __call__(self, learning_rate: float) -> None:
+        """Make the step."""
+        self.step(learning_rate)
 
 
 class Optimizer:
     """The base of all optimisers."""
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
-        """A function `update(learning_rate)` that makes one step of training from the current gradient.
-
-        Its moments start at zero and live in buffers as long as the parameters'.
-        """
+        """The steps from here on: moments start at zero and live in buffers as long as the parameters'."""
         raise NotImplementedError
 
 
@@ -56,7 +69,7 @@ class SGD(Optimizer):
                 self.weight_decay,
             )
 
-        return update
+        return Update(update, {"velocity": velocity})
 
 
 @dataclass(frozen=True)
@@ -75,17 +88,16 @@ class Adam(Optimizer):
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""
         m, v = kernels.xp.zeros_like(parameters.value), kernels.xp.zeros_like(parameters.value)
-        step = 0
+        step = np.zeros(1, np.int64)
 
         def update(learning_rate: float) -> None:
-            nonlocal step
-            step += 1
+            step[0] += 1
             kernels.adam(
                 parameters.value,
                 parameters.grad,
                 m,
                 v,
-                step,
+                int(step[0]),
                 learning_rate,
                 self.beta1,
                 self.beta2,
@@ -93,7 +105,7 @@ class Adam(Optimizer):
                 self.weight_decay,
             )
 
-        return update
+        return Update(update, {"m": m, "v": v, "step": step})
 
 
 @dataclass(frozen=True)
@@ -121,13 +133,9 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     return OPTIMIZERS[optimizer]()
 
 
-def clip_by_global_norm(parameters: Parameters, kernels: Reference, limit: float) -> float:
+def clip_by_global_norm(parameters: Parameters, kernels: Reference, limit: float) -> Array:
     """g ← g · min(1, limit / ‖g‖), ‖g‖ over all parameters; returns ‖g‖. Pascanu, Mikolov, Bengio 2013."""
-    grad = parameters.grad
-    norm = kernels.norm(grad)
-    if norm > limit:
-        grad *= limit / norm
-    return norm
+    return kernels.clip(parameters.grad, limit)
 
 
 def _check_decay_rates(**rates: float) -> None:

@@ -3,6 +3,7 @@
     config.json         how the run was made, with which versions, and how it ended
     metrics.csv         the losses and the like, one row an epoch
     model.safetensors   the model, enough to use it without the rest
+    checkpoint.safetensors  the training itself, to go on with after its last whole epoch
     evaluation.json     what `minicvae evaluate` found, where it was asked to
     figures/            pictures
 
@@ -30,10 +31,16 @@ __all__ = ["STATUSES", "Recorder", "Run", "check_free", "next_free"]
 
 FORMAT = "minicvae run 1"
 REQUIRED = ("status", "preset", "data")
-STATUSES = {"epochs": "finished", "early": "stopped early", "interrupted": "interrupted", "error": "failed"}
+STATUSES = {
+    "epochs": "finished",
+    "until": "paused",
+    "early": "stopped early",
+    "interrupted": "interrupted",
+    "error": "failed",
+}
 """`History.stopped` -> what `config.json` calls it; before that it is "running"."""
 OURS = re.compile(
-    r"config\.json|metrics\.csv|model\.safetensors|evaluation\.json|(generated|reconstructed)\.png|"
+    r"config\.json|metrics\.csv|(model|checkpoint)\.safetensors|evaluation\.json|(generated|reconstructed)\.png|"
     r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|dimensions|"
     r"posterior_means(_of_one)?|manifold(_\d+)?)\.png"
 )
@@ -48,6 +55,7 @@ class Run:
         self.config_file = self.folder / "config.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.model_file = self.folder / "model.safetensors"
+        self.checkpoint_file = self.folder / "checkpoint.safetensors"
         self.evaluation_file = self.folder / "evaluation.json"
         self.figures = self.folder / "figures"
 
@@ -138,10 +146,14 @@ class Recorder(Callback):
         self.run = run
 
     def on_epoch_end(self, model: Any, epoch: int, logs: dict[str, float]) -> None:
-        """Put the model in the place of the last epoch's, add the row, and count the epoch and its seconds."""
+        """Put the model in the place of the last epoch's, add the row, and count the epoch and its seconds.
+
+        Rows of this epoch or later ones, of a training that broke off and now goes on from earlier, make way.
+        """
         run, row = self.run, {"epoch": epoch + 1, **logs}
         model.save(run.model_file)
-        before = run.metrics_file.read_bytes() if run.metrics_file.exists() else b""
+        lines = run.metrics_file.read_bytes().splitlines(keepends=True) if run.metrics_file.exists() else []
+        before = b"".join(lines[: epoch + 1])
         with whole_file(run.metrics_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             file.write(before.decode())
             writer = csv.DictWriter(file, row)
@@ -181,10 +193,16 @@ def _is_run(run: Run) -> bool:
         return False
 
 
+def last(parent: str | os.PathLike[str], name: str) -> Path | None:
+    """parent/name-N with the highest number that is there; None for none."""
+    numbers = [int(match[1]) for other in _names_in(parent) if (match := re.fullmatch(rf"{name}-(\d+)", other))]
+    return Path(parent) / f"{name}-{max(numbers)}" if numbers else None
+
+
 def next_free(parent: str | os.PathLike[str], name: str) -> Path:
     """parent/name-1, or the number after the highest that is there."""
-    numbers = [int(match[1]) for other in _names_in(parent) if (match := re.fullmatch(rf"{name}-(\d+)", other))]
-    return Path(parent) / f"{name}-{max(numbers, default=0) + 1}"
+    latest = last(parent, name)
+    return Path(parent) / f"{name}-{int(latest.name.rpartition('-')[2]) + 1 if latest else 1}"
 
 
 def _as_json(config: dict[str, Any]) -> str:

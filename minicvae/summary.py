@@ -14,11 +14,9 @@ __all__ = ["summary"]
 
 def summary(model: ConditionalVAE) -> str:
     """Layers with weights (and those that change shape), their output shapes and parameter counts, as text."""
-    parts = model.condition.encode(model.condition.example(1), model.kernels, model.dtype)
-    zeros = model.kernels.xp.zeros
     with trace(*model.networks) as record:
         for name, network in model.networks:
-            network.forward(zeros((1, model.widths[name][0]), model.dtype), *parts)
+            network.forward(*model.example(name))
     rows, totals = [], dict.fromkeys((name for name, _ in model.networks), 0)
     for entry in record:
         own = [value for value in vars(entry.layer).values() if isinstance(value, Parameter)]

@@ -6,12 +6,14 @@ step). So the same seed gives the same weights, bit for bit on one device.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 from numbers import Real
 from types import FrameType
@@ -22,7 +24,8 @@ import numpy as np
 from minicvae import callbacks as cb
 from minicvae import conditions, optimizers
 from minicvae.checks import whole
-from minicvae.evaluate import evaluate
+from minicvae.description import describe
+from minicvae.evaluate import evaluate, weighted_mean
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
@@ -31,16 +34,18 @@ from minicvae.models.base import Trainable
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
 from minicvae.schedules import Schedule, as_schedule
+from minicvae.snapshot import Snapshot
 
 __all__ = ["History", "NonFiniteError", "Plan", "fit"]
 
 
 class Plan(NamedTuple):
-    """How long a training will be: epochs, steps in each, and images in a step."""
+    """How long a training will be: epochs, steps in each, images in a step; and how many epochs are done already."""
 
     epochs: int
     steps: int
     batch_size: int
+    done: int = 0
 
 
 @dataclass
@@ -49,7 +54,8 @@ class History:
 
     history: name -> one number an epoch. loss, reconstruction, kl (means over the epoch's steps, nats per example),
     the same with `val_` where there is validation data, learning_rate and beta (of the last step), seconds.
-    stopped: why it ended: "epochs" (all done), "early" (a callback's wish), "interrupted" (Ctrl-C) or "error".
+    stopped: why it ended: "epochs" (all done), "until" (as many as were asked for, to go on another time), "early" (a
+    callback's wish), "interrupted" (Ctrl-C) or "error".
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -88,6 +94,8 @@ def fit(
     seed: int = 0,
     verbose: int = 1,
     history: History | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    until: int | None = None,
 ) -> History:
     """Train `model` on images x and conditions c, in place.
 
@@ -101,6 +109,9 @@ def fit(
     clip_norm: rescale the gradient where its global norm is above this.
     early_stopping: patience in epochs on the validation loss, or an `EarlyStopping`; puts the best weights back.
     history: an empty `History` to fill, for who wants to read it although the training broke off.
+    checkpoint: a file that is brought up to date after every epoch, whole or not at all; where it is there already, the
+    training goes on from it, with the same arguments as before, to the same bits as if it had never been stopped.
+    until: stop after so many of the epochs; with a checkpoint the same call goes on another time.
 
     Ctrl-C ends after the step or the validation at hand: the callbacks' `on_train_end` runs, the weights are those of
     that step (with early stopping those of the best epoch), and KeyboardInterrupt goes on to the caller.
@@ -137,45 +148,71 @@ def fit(
         raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
     watchers = cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
 
+    until = epochs if until is None else min(whole("until", until), epochs)
+
     kernels, parameters = model.kernels, model.parameters
     n, steps = len(images), -(-len(images) // batch_size)
-    images = kernels.array(images)
-    update = model.start(optimizers.get(optimizer))
+    images, sizes = kernels.array(images), [min(batch_size, n - start) for start in range(0, n, batch_size)]
+    optimizer = optimizers.get(optimizer)
+    update = model.start(optimizer)
     history = History() if history is None else history
+    snapshot, ended = None, "error"
+    if checkpoint is not None:
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": rate,
+            "optimizer": optimizer,
+            "objective": model.objective,
+            "beta": weight,
+            "binarise": binarise,
+            "clip_norm": clip_norm,
+            "seed": seed,
+            "images": n,
+            "parameters": {name: value.shape for name, value in parameters.items()},
+        }
+        snapshot = Snapshot(checkpoint, describe(settings), model, update, watchers)
+        ended = snapshot.restore(history) or ended
+    done = history.epochs if snapshot else 0
     for watcher in watchers:
-        watcher.on_train_begin(model, Plan(epochs, steps, batch_size))
+        watcher.on_train_begin(model, Plan(epochs, steps, batch_size, done))
 
+    def losses_of_step(weight: float | Array, *drawn: Array) -> Losses | GameLosses:
+        """Forward and backward on what was drawn for a step; the gradients are then in the parameters."""
+        kernels.begin_step()
+        batch = _batch(model, images, parts, *drawn)
+        parameters.zero_grad()
+        losses, backward = model.loss_and_backward(*batch, weight)
+        if not kernels.goes_on(losses):
+            raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, losses))
+        backward()
+        return losses
+
+    losses_and_gradient = kernels.repeated(losses_of_step)
     try:
         with _interruptible() as interrupted:
-            for epoch in range(epochs):
-                begin, sums = time.perf_counter(), np.zeros(())
-                order = generator(seed, Purpose.SHUFFLE, epoch).permutation(n)
-                for step in range(steps):
-                    index = kernels.array(order[step * batch_size : (step + 1) * batch_size])
+            for epoch in range(done, done if ended == "early" else until):
+                begin, record = time.perf_counter(), []
+                for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
-                    kernels.begin_step()
-                    batch = kernels.gather(images, index, model.dtype)
-                    if binarise:  # epochs from 1 on, for `datasets.binarise` has the stream of epoch 0
-                        u = generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step).random(batch.shape)
-                        batch = (kernels.array(u) < batch).astype(model.dtype)
-                    given = conditions.select(parts, index)
-                    eps = kernels.array(model.noise(len(index), seed, Purpose.TRAIN, epoch, step))
-                    parameters.zero_grad()
-                    losses, backward = model.loss_and_backward(batch, given, eps, weight(progress))
-                    if not all(map(isfinite, losses)):
-                        raise NonFiniteError(_first_non_finite(model, batch, given, eps, epoch, step, losses))
-                    backward()
+                    losses = losses_and_gradient(float(weight(progress)), *drawn)
                     if clip_norm is not None:
                         optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
                     update(rate(progress))
-                    sums = sums + np.multiply(losses, len(index))
+                    record.append(losses)
                     for watcher in watchers:
                         watcher.on_step_end(epoch, step, losses)
                     if interrupted.is_set():
                         history.stopped = "interrupted"
                         raise KeyboardInterrupt
+                found = kernels.read(record)  # waits for a device that has not come to the last step yet
+                if not np.isfinite(found).all():
+                    step = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+                    drawn = next(islice(_draws(model, sizes, seed, epoch, binarise), step, None))
+                    batch = _batch(model, images, parts, *drawn)
+                    raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, type(losses)(*found[step])))
                 kernels.end_steps()
-                logs = dict(zip(losses._fields, (sums / n).tolist(), strict=True))
+                logs = dict(zip(losses._fields, weighted_mean(found, sizes), strict=True))
                 if validation_data is not None:
                     values = evaluate(model, *validation_data)
                     logs |= {f"val_{name}": value for name, value in values.items()}
@@ -189,19 +226,48 @@ def fit(
                 }
                 history.append(logs)
                 wishes = [watcher.on_epoch_end(model, epoch, logs) for watcher in watchers]
+                ended = "early" if any(wishes) else "epochs" if epoch + 1 == epochs else "until"
+                if snapshot:
+                    snapshot.save(history, ended)
                 if interrupted.is_set():  # while validating
                     history.stopped = "interrupted"
                     raise KeyboardInterrupt
-                if any(wishes):
-                    history.stopped = "early"
+                if ended == "early":
                     break
-            else:
-                history.stopped = "epochs"
+        history.stopped = ended
     finally:
         kernels.end_steps()
         for watcher in watchers:
             watcher.on_train_end(model, history)
     return history
+
+
+def _draws(
+    model: Trainable, sizes: Sequence[int], seed: int, epoch: int, binarise: bool
+) -> Iterator[tuple[Array, ...]]:
+    """What is drawn for each step of an epoch: places of images, (n,); noise eps (S, n, l); with `binarise`, (n, d).
+
+    All a function of (seed, epoch), drawn on the host, and on the device ahead of the steps.
+    """
+    kernels, steps = model.kernels, list(enumerate(sizes))
+    order, start = kernels.array(generator(seed, Purpose.SHUFFLE, epoch).permutation(sum(sizes))), 0
+    noise = kernels.feed(model.noise(size, seed, Purpose.TRAIN, epoch, step) for step, size in steps)
+    # Epochs from 1 on, for `datasets.binarise` has the stream of epoch 0.
+    rngs = (generator(seed, Purpose.SAMPLE_PIXELS, epoch + 1, step) for step, _ in steps)
+    uniform = kernels.feed(rng.random((size, model.data_dim)) for rng, size in zip(rngs, sizes, strict=True))
+    for size, eps in zip(sizes, noise, strict=True):
+        yield (order[start : start + size], eps, *([next(uniform)] if binarise else []))
+        start += size
+
+
+def _batch(
+    model: Trainable, images: Array, parts: tuple[Part, ...], index: Array, eps: Array, u: Array | None = None
+) -> tuple[Array, tuple[Part, ...], Array]:
+    """x (n, d), the condition and the noise of a step; with u (n, d) in [0, 1), pixels are white where u is below."""
+    x = model.kernels.gather(images, index, model.dtype)
+    if u is not None:
+        x = (u < x).astype(model.dtype)
+    return x, conditions.select(parts, index), eps
 
 
 @contextmanager

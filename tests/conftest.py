@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+import standin
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
@@ -19,11 +20,30 @@ settings.load_profile("minicvae")
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--stand-in",
+        action="store_true",
+        help="let the device cuda be there without a GPU: strict arrays of the host instead of CuPy's (tests/standin)",
+    )
+    parser.addoption(
+        "--no-pool",
+        action="store_true",
+        help="give every array on the GPU memory of its own, so that compute-sanitizer sees where each one ends",
+    )
+    parser.addoption(
         "--device",
         action="append",
         choices=DEVICES,
         help="run the tests that take a device on this one only; may be repeated (default: all that are there)",
     )
+
+
+def pytest_configure(config):
+    if config.getoption("--stand-in"):
+        standin.install()
+    if config.getoption("--no-pool"):
+        import cupy
+
+        cupy.cuda.set_allocator(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 import minicvae as mc
 from minicvae import layers
-from minicvae.conditions import Classes, Parts, Vector
+from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.distributions import Gaussian, LearnedGaussian
 from minicvae.objectives import IWAE
 
@@ -110,6 +110,9 @@ def loss_torch(model, weights, x, c, eps):
     mean, log_var = h.chunk(2, dim=1)
     q = torch.distributions.Normal(mean, torch.exp(log_var / 2))
     p = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    if model.prior:
+        m, s = run_torch(model.prior, weights, "prior", *c).chunk(2, dim=1)
+        p = torch.distributions.Normal(m, torch.exp(s / 2))
     z = mean + torch.exp(log_var / 2) * eps
     decoded = z[: model.objective.used]
     nll = torch.stack(
@@ -146,6 +149,8 @@ def condition_for(kind, rng):
     if isinstance(kind, Parts):
         pairs = {name: condition_for(part, rng) for name, part in kind.parts.items()}
         return {name: c for name, (c, _) in pairs.items()}, [matrix for _, (matrix,) in pairs.values()]
+    if isinstance(kind, Nothing):
+        return N, [torch.zeros(N, 0, dtype=torch.float64)]
     if isinstance(kind, Vector):
         c = rng.normal(size=(N, kind.dim))
         return c, [torch.tensor(c)]
@@ -188,6 +193,9 @@ MODELS = {name: partial(mc.build, name) for name in mc.presets()} | {
     "four samples": partial(mc.build, "latent2d", objective=mc.objectives.ELBO(samples=4)),
     "importance-weighted bound": partial(mc.build, "latent2d", objective=IWAE(samples=5)),
     "importance-weighted bound, weighted": partial(mc.build, "gaussian", objective=IWAE(samples=3, beta=0.5)),
+    "VAE of five samples": partial(mc.build, "iwae", objective=mc.objectives.ELBO(samples=5)),
+    "closed KL to a learnt prior": partial(mc.build, "embedding", conditional_prior=True),
+    "sampled KL to a learnt prior": partial(mc.build, "gaussian", conditional_prior=True),
     "adversary of three samples": partial(
         mc.build, "adversarial", objective=mc.objectives.ELBO(samples=3), condition=Classes(10, embedding=4)
     ),

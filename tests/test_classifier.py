@@ -167,6 +167,15 @@ def test_the_classifier_of_a_data_set_is_trained_once_and_then_read(tmp_path, mo
         trained_on(x, labels, device="numpy", cache=tmp_path)
 
 
+def test_a_classifier_that_an_older_version_has_kept_is_not_read_but_trained_anew(tmp_path, monkeypatch):
+    x, labels = bars(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.checkpoint, "FORMAT", "of old")
+        trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.slow
 def test_more_than_99_percent_of_the_test_digits_are_recognised(tmp_path):
     train, test = mc.datasets.load("mnist")

@@ -9,6 +9,7 @@ from minicvae.conditions import (
     CONDITIONS,
     Classes,
     Condition,
+    Nothing,
     Parts,
     Vector,
     count,
@@ -93,7 +94,7 @@ def test_a_condition_is_as_wide_as_what_it_joins():
     assert BOTH.width == 16
 
 
-@pytest.mark.parametrize("condition", [Classes(1), Classes(7), Classes(3, 2), Vector(1), Vector(4), BOTH])
+@pytest.mark.parametrize("condition", [Classes(1), Classes(7), Classes(3, 2), Vector(1), Vector(4), Nothing(), BOTH])
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_example_is_valid(condition, n):
     parts = encode(condition, condition.example(n))
@@ -101,9 +102,22 @@ def test_the_example_is_valid(condition, n):
     assert len(parts) == len(condition.widths) == len(condition.embeddings())
 
 
+@given(n=st.integers(0, 6), dtype=st.sampled_from(["float32", "float64"]))
+def test_without_a_condition_a_number_of_examples_is_enough_and_labels_are_not_looked_at(kernels, n, dtype):
+    rng = np.random.default_rng(n)
+    for c in (n, np.int64(n), [7] * n, np.full(n, -3), np.zeros((n, 4)), draw(Nothing(), n, rng)):
+        (part,) = Nothing().encode(c, kernels, dtype)
+        np.testing.assert_array_equal(kernels.to_numpy(part), np.zeros((n, 0), dtype), strict=True)
+        assert count((part,)) == n
+    assert Nothing().width == 0
+
+
 # Refused
 
 WRONG = [
+    (Nothing(), None, TypeError, "c: expected how many examples there are, or something with a length, got None"),
+    (Nothing(), -1, TypeError, "c: expected how many examples there are, .* got -1"),
+    (Nothing(), 2.0, TypeError, "c: expected how many examples there are, .* got 2.0"),
     (Classes(10), [3, 10], ValueError, "c: expected labels 0 to 9, got 10 at index 1"),
     (Classes(10), [-1], ValueError, "c: expected labels 0 to 9, got -1 at index 0"),
     (Classes(1), [0, 0, 1], ValueError, "c: expected labels 0 to 0, got 1 at index 2"),

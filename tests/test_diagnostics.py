@@ -179,7 +179,9 @@ def test_a_model_is_diagnosed_and_the_table_holds_every_number():
     assert found.nearest_real == pytest.approx([nearest(images, training)[1].mean() for images in (generated, x)])
     assert found.copied.reference == pytest.approx(nearest(generated, x)[1].mean())
     assert found.nearest_real.found < found.copied.found  # among 90 training images, and among 60 of them
-    assert found.recognised == (classifier.accuracy(generated, c), classifier.accuracy(x, c))
+    each = np.repeat([0, 1, 2], 1000)
+    drawn = model.generate(each, seed=2)
+    assert found.recognised == (classifier.accuracy(drawn, each), classifier.accuracy(x, c))
     text = str(found)
     for value in (*found.kl, *found.information, *found.variance):
         assert f"{value:.3f}" in text
@@ -201,6 +203,26 @@ def test_generated_images_are_held_to_as_many_unseen_images_as_there_are_trainin
     found, generated = diagnose(model, x, c, training=training, seed=2), model.generate(c, seed=2)
     assert found.copied.reference == pytest.approx(nearest(generated, x[:seen])[1].mean())
     assert (found.copied.found == pytest.approx(found.nearest_real.found)) == (seen <= 30)
+
+
+def test_as_many_images_of_each_class_are_generated_for_the_classifier_whatever_else_is_asked_for(monkeypatch):
+    monkeypatch.setattr(diagnostics, "EACH", 5)
+    condition = mc.conditions.Parts({"stripe": mc.conditions.Classes(3), "slant": Vector(1)})
+    model, (x, c) = small(condition=condition), stripes(60, 0)
+    slants = np.arange(60.0)[:, None]
+    seen = []
+
+    class Watching(Classifier):
+        def accuracy(self, x, labels):
+            seen.append(labels)
+            return super().accuracy(x, labels)
+
+    asked = []
+    model.generate = lambda c, seed: asked.append(c) or type(model).generate(model, c, seed=seed)
+    diagnose(model, x, {"stripe": c, "slant": slants}, classifier=Watching(Dense(16, 3), device="numpy"))
+    assert seen[0].tolist() == asked[1]["stripe"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    for stripe, slant in zip(asked[1]["stripe"], asked[1]["slant"][:, 0], strict=True):
+        assert c[int(slant)] == stripe  # a class's own entries, whole
 
 
 def test_what_there_is_no_data_for_is_left_out():

@@ -51,6 +51,43 @@ def test_their_backwards_run_once_and_give_zero_for_zero(host, name):
         backward(np.zeros_like(y))
 
 
+def seen_from_the_prior(kernels, divergence):
+    """A function of two Gaussians: what `divergence` from N(0, I) is, seen from the second of them."""
+
+    def forward(mean, log_var, prior_mean, prior_log_var):
+        seen, seen_backward = distributions.relative(kernels, mean, log_var, prior_mean, prior_log_var)
+        y, backward = divergence(*seen)
+        return y, lambda dy: seen_backward(*backward(dy))
+
+    return forward
+
+
+@given(n=sizes, l=sizes, samples=sizes, seed=seeds)
+def test_a_learnt_prior_is_another_place_to_see_the_posterior_from(host, assert_slopes, n, l, samples, seed):
+    arguments = mean, log_var, prior_mean, prior_log_var = [normal(seed + i, n, l) for i in range(4)]
+    eps, dy = normal(seed + 4, samples, n, l), normal(seed + 5, n, l)
+
+    closed = seen_from_the_prior(host, lambda m, v: distributions.kl_standard(host, m, v))
+    (kl, backward), (expected, plain) = closed(*arguments), distributions.kl_diagonal(host, *arguments)
+    np.testing.assert_allclose(kl, expected, rtol=1e-10, atol=1e-12)
+    for found, gradient in zip(backward(dy), plain(dy), strict=True):
+        np.testing.assert_allclose(found, gradient, rtol=1e-10, atol=1e-12)
+
+    sampled = seen_from_the_prior(host, lambda m, v: distributions.log_ratio(host, m, v, eps))
+    deviation, prior_deviation = np.exp(log_var / 2), np.exp(prior_log_var / 2)
+    z = mean + deviation * eps
+    densities = stats.norm.logpdf(z, mean, deviation) - stats.norm.logpdf(z, prior_mean, prior_deviation)
+    np.testing.assert_allclose(sampled(*arguments)[0], densities, rtol=1e-9, atol=1e-9)
+    assert_slopes(sampled, tuple(arguments))
+
+
+def test_its_backward_runs_once(host):
+    _, backward = distributions.relative(host, *(normal(i, 2, 3) for i in range(4)))
+    backward(normal(4, 2, 3), normal(5, 2, 3))
+    with pytest.raises(RuntimeError, match="called twice"):
+        backward(normal(4, 2, 3), normal(5, 2, 3))
+
+
 @given(n=sizes, l=sizes, seed=seeds)
 def test_the_kl_to_oneself_is_zero_and_otherwise_it_is_positive(host, n, l, seed):
     mean, log_var = normal(seed, n, l), normal(seed + 1, n, l)
@@ -153,6 +190,20 @@ def test_the_picture_is_the_expected_pixel(host, n, d, seed):
     np.testing.assert_allclose(Bernoulli().mean(host, h), special.expit(h), rtol=1e-14)
     np.testing.assert_allclose(Gaussian(0.2).mean(host, h), special.expit(h), rtol=1e-14)
     np.testing.assert_array_equal(LearnedGaussian().mean(host, h), np.clip(h[:, :d], 0, 1))
+
+
+@every_likelihood
+def test_what_a_decoder_starts_from_is_the_mean_image_wherever_that_can_be(host, likelihood):
+    mean = np.array([0.0, 1e-4, 0.2, 0.5, 0.97, 1.0])
+    start = likelihood.start(mean)
+    assert start.shape == (likelihood.width(len(mean)),)
+    assert np.isfinite(start).all()
+    expected = mean if isinstance(likelihood, LearnedGaussian) else np.clip(mean, 0.001, 0.999)
+    np.testing.assert_allclose(likelihood.mean(host, start[None])[0], expected, rtol=1e-12)
+
+
+def test_a_learnt_variance_starts_at_one():
+    np.testing.assert_array_equal(LearnedGaussian().start(np.array([0.2, 0.4])), [0.2, 0.4, 0, 0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -37,7 +37,7 @@ def test_the_loss_is_the_mean_reconstruction_and_beta_times_the_summed_kl(host, 
     assert losses.reconstruction == pytest.approx(sum(nll.ravel()) / (samples * n), abs=1e-12)
     assert losses.kl == pytest.approx(sum(kl.ravel()) / n, abs=1e-12)
     assert losses.loss == pytest.approx(losses.reconstruction + beta * losses.kl, abs=1e-12)
-    assert all(type(value) is float for value in losses)
+    assert all(isinstance(value, float) for value in losses)
 
 
 @given(samples=sizes, n=sizes, l=sizes, beta=betas, annealed=st.one_of(st.none(), betas), seed=seeds)
@@ -104,7 +104,7 @@ def test_the_importance_weighted_loss_is_the_log_of_the_mean_weight(host, sample
     assert losses.loss == pytest.approx(-bounds.mean(), rel=1e-12, abs=1e-12)
     assert losses.reconstruction == pytest.approx(nll.mean(), abs=1e-12)
     assert losses.kl == pytest.approx(ratio.sum(axis=2).mean(), abs=1e-12)
-    assert all(type(value) is float for value in losses)
+    assert all(isinstance(value, float) for value in losses)
 
 
 @given(samples=sizes, n=sizes, l=sizes, beta=betas, annealed=st.one_of(st.none(), betas), seed=seeds)
@@ -133,6 +133,15 @@ def test_the_importance_weighted_loss_is_at_most_that_of_the_elbo_of_the_same_sa
     losses, backward = IWAE(samples).forward(host, *samplewise(seed, samples, n, l))
     assert losses.loss <= losses.reconstruction + losses.kl + 1e-12
     np.testing.assert_allclose(backward()[0].sum(axis=0), 1 / n)
+
+
+def test_weights_below_every_digit_of_the_gradient_are_none(kernels):
+    nll = kernels.array(np.array([[0.0, 0.0], [40.0, 45.0], [46.1, 500.0]]))
+    _, backward = IWAE(3).forward(kernels, nll, kernels.array(np.zeros((3, 2, 4))))
+    dnll, dratio = map(kernels.to_numpy, backward())
+    assert (dnll == 0).tolist() == [[False, False], [False, False], [True, True]]
+    np.testing.assert_array_equal(dratio, np.repeat(dnll[:, :, None], 4, axis=2))
+    np.testing.assert_allclose(dnll[1], np.exp([-40, -45]) / 2, rtol=1e-12)
 
 
 def test_weights_that_no_exponential_can_hold_give_finite_losses_and_gradients(kernels):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minicvae as mc
-from minicvae.runs import OURS, STATUSES, Recorder, Run, check_free, next_free
+from minicvae.runs import OURS, STATUSES, Recorder, Run, check_free, last, next_free
 from minicvae.training import History
 
 CONFIG = {"preset": "mlp-small", "data": {"source": "mnist"}}
@@ -85,6 +85,15 @@ def test_after_each_epoch_the_model_of_that_epoch_is_there(run, model):
         loaded = Run.open(run.folder).model("numpy")
         assert loaded.device == "numpy"
         assert (loaded.parameters["encoder.0.W"] == epoch).all()
+
+
+def test_an_epoch_that_is_trained_again_takes_the_place_of_its_row_and_of_those_after_it(run, model):
+    recorder = Recorder(run)
+    for epoch, logs in enumerate(losses(3.0, 4)):
+        recorder.on_epoch_end(model, epoch, logs)
+    recorder.on_epoch_end(model, 2, {"loss": 9.5, "kl": 0.0, "seconds": 0.5})
+    assert run.history()["loss"] == [3.0, 4.0, 9.5]
+    assert run.config["epochs_done"] == 3
 
 
 def test_each_epoch_is_counted_with_its_seconds_while_the_run_goes_on(run, model):
@@ -196,6 +205,13 @@ def test_the_next_free_folder_has_the_number_after_the_highest(tmp_path_factory,
     assert next_free(parent, "mlp") == parent / f"mlp-{max(numbers, default=0) + 1}"
 
 
+def test_the_last_run_has_the_highest_number(tmp_path):
+    assert last(tmp_path / "none", "mlp") is None
+    for name in ("mlp-9", "mlp-10", "mlp-small-11", "mlp-x", "gaussian-12"):
+        (tmp_path / name).mkdir()
+    assert last(tmp_path, "mlp") == tmp_path / "mlp-10"
+
+
 def test_the_first_run_needs_no_folder_for_runs(tmp_path):
     assert next_free(tmp_path / "runs", "mlp") == tmp_path / "runs" / "mlp-1"
 
@@ -237,4 +253,4 @@ def test_damaged_metrics_are_refused_by_name(run, text):
 
 def test_every_way_to_stop_has_a_status():
     assert History().stopped in STATUSES
-    assert set(STATUSES) == {"epochs", "early", "interrupted", "error"}
+    assert set(STATUSES) == {"epochs", "until", "early", "interrupted", "error"}

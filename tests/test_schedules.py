@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.schedules import SCHEDULES, Constant, Cosine, Cyclical, Exponential, Linear, Schedule, Steps, as_schedule
+from minicvae.schedules import (
+    SCHEDULES,
+    Constant,
+    Cosine,
+    Cyclical,
+    Exponential,
+    Linear,
+    Schedule,
+    Steps,
+    Tripling,
+    as_schedule,
+)
 
 progress = st.floats(0, 1, exclude_max=True)
 values = st.floats(0, 10)
@@ -57,6 +68,28 @@ def test_steps_hold_each_value_up_to_its_boundary(data, p):
         assert schedule(math.nextafter(boundary, 0)) == i
 
 
+def test_the_published_stages_are_one_epoch_three_nine_and_so_on_each_to_the_step():
+    schedule, steps = Tripling(), 3000
+    assert schedule.ends == [1, 4, 13, 40, 121, 364, 1093, 3280]
+    total, begin = 3280 * steps, 0
+    for i, end in enumerate(schedule.ends):
+        assert end - begin == 3**i
+        for step in (begin * steps, end * steps - 1):  # the first of the stage and the last, as `fit` counts them
+            assert schedule(step / total) == pytest.approx(1e-3 * 10 ** (-i / 7), rel=1e-12)
+        begin = end
+    assert schedule(1.0) == pytest.approx(1e-4)
+
+
+@given(start=positive, stages=st.integers(1, 6), p=progress)
+def test_fewer_stages_end_earlier_at_a_higher_rate(start, stages, p):
+    schedule = Tripling(start, stages)
+    epochs = (3**stages - 1) / 2
+    assert schedule.ends[-1] == epochs
+    stage = max(i for i in range(stages) if (3**i - 1) / 2 <= p * epochs * (1 + 1e-15))
+    assert schedule(p) == pytest.approx(start / 10 ** (stage / 7), rel=1e-12)
+    assert schedule(0) == start
+
+
 @given(start=values, end=values, cycles=st.integers(1, 6), rise=shares, p=progress)
 def test_a_cyclical_schedule_is_one_linear_rise_again_and_again(start, end, cycles, rise, p):
     within = p * cycles - math.floor(p * cycles)
@@ -81,6 +114,7 @@ def test_the_usual_annealing_reaches_one_four_times():
         (lambda: Steps((1.0,), (0.5,)), "^values, boundaries: expected rising boundaries"),
         (lambda: Steps((1.0, 2.0, 3.0), (0.5, 0.2)), "^values, boundaries: expected rising boundaries"),
         (lambda: Cyclical(rise=0), "^rise: "),
+        (lambda: Tripling(stages=0), "^stages: expected a whole number of at least 1, got 0"),
         (lambda: Cyclical(cycles=0), "^cycles: expected at least 1, got 0"),
     ],
 )

@@ -13,18 +13,26 @@ import numpy as np
 
 __all__ = ["Machine", "measure"]
 
-SIDE = 1536  # of the matrices whose product shows the rate of multiply-adds
-NUMBERS = 2**23  # of each of Adam's four arrays, beyond the caches
+SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrices whose product shows the rate of multiply-adds
+NUMBERS = {"cpu": 2**23, "cuda": 2**27}  # of each of Adam's four arrays, beyond the caches
 
 
 @dataclass(frozen=True)
 class Machine:
-    """product_rate: floating-point operations a second (a multiply-add is two); memory_rate: bytes a second."""
+    """product_rate: floating-point operations a second (a multiply-add is two); memory_rate: bytes a second.
+
+    cores: of a GPU its multiprocessors. software: of a GPU, the versions of what runs it.
+    """
 
     processor: str
     cores: int
     product_rate: float
     memory_rate: float
+    software: str = ""
+
+    def __str__(self) -> str:
+        kind = "multiprocessors" if self.software else "cores"
+        return f"{self.cores} {kind} of {self.processor}" + (f" ({self.software})" if self.software else "")
 
     def floor(self, operations: float, parameters: int) -> float:
         """Seconds that no step goes below: its products at full rate, then one pass of Adam.
@@ -34,23 +42,32 @@ class Machine:
         return operations / self.product_rate + 28 * parameters / self.memory_rate
 
 
-def measure() -> Machine:
-    """The best of several tries: what the machine can do when nobody disturbs it."""
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, SIDE, SIDE), np.float32)
-    product = np.empty_like(a)
+def measure(device: str = "cpu") -> Machine:
+    """The best of several tries: what the machine can do when nobody disturbs it. Raises as `load` does."""
     from minicvae.kernels import load
 
-    kernels: Any = load("cpu")
-    arrays = [np.ones(NUMBERS, np.float32) for _ in range(4)]
+    where = "cuda" if device == "cuda" else "cpu"  # the plain reference is no measure of a machine
+    kernels: Any = load(where)
+    xp, side, numbers = kernels.xp, SIDE[where], NUMBERS[where]
+    a, b = (kernels.array(np.random.default_rng(i).random((side, side), np.float32)) for i in range(2))
+    product = xp.empty_like(a)
+    arrays = [xp.ones(numbers, np.float32) for _ in range(4)]
+
+    def multiply() -> None:
+        xp.matmul(a, b, out=product)
+        kernels.wait()
 
     def adam() -> None:
         kernels.adam(*arrays, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        kernels.wait()
 
-    rate = 2 * SIDE**3 / _best(lambda: np.matmul(a, b, out=product))
+    rate = 2 * side**3 / _best(multiply)
     with kernels.steps() as begin_step:
         begin_step()
-        memory = 28 * NUMBERS / _best(adam)
+        memory = 28 * numbers / _best(adam)
+    if where == "cuda":
+        processor, cores, software = kernels.describe()
+        return Machine(processor, cores, rate, memory, software)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(_processor(), cores, rate, memory)
 

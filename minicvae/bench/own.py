@@ -23,9 +23,11 @@ class _Clock(Callback):
     """The seconds between the moment before the first step and the moment after the last."""
 
     def on_train_begin(self, model: Any, plan: Any) -> None:
+        model.kernels.wait()
         self.begin = time.perf_counter()
 
     def on_train_end(self, model: Any, history: Any) -> None:
+        model.kernels.wait()
         self.seconds = time.perf_counter() - self.begin
 
 

@@ -6,6 +6,7 @@ every round gives each contestant a turn of the same work, and what counts is th
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,13 +27,19 @@ class Contestant:
 
     name: str
     command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)  # beside that of this process
     seconds: dict[str, list[float]] = field(default_factory=dict)
     failure: str = ""
 
     def start(self) -> None:
         """Start the process, and wait until it is ready. Where it does not get there, `failure` says why."""
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | self.environment,
         )
         if self._process.stdout.readline().strip() != "ready":  # type: ignore[union-attr]
             lines = self._process.communicate()[1].strip().splitlines()
@@ -52,9 +59,15 @@ class Contestant:
         self._process.communicate()
 
 
-def own(preset: str, batch_size: int, device: str) -> Contestant:
-    """minicvae itself."""
-    return Contestant("minicvae", [sys.executable, "-m", "minicvae.bench.own", preset, str(batch_size), device])
+def own(preset: str, batch_size: int, device: str) -> list[Contestant]:
+    """minicvae itself; on a GPU also with its steps recorded as CUDA graphs."""
+    command = [sys.executable, "-m", "minicvae.bench.own", preset, str(batch_size), device]
+    if device != "cuda":
+        return [Contestant("minicvae", command)]
+    from minicvae.kernels.cuda import GRAPHS
+
+    names = {"minicvae": "0", "minicvae graph": "1"}
+    return [Contestant(name, command, {GRAPHS: value}) for name, value in names.items()]
 
 
 def peers(library: str, preset: str, batch_size: int, device: str) -> list[Contestant]:

@@ -2,10 +2,12 @@
 
 `python -m minicvae.bench.torch_peer PRESET BATCH DEVICE MODE`. MODE: eager (Adam as it comes), fused
 (Adam(fused=True)), compile (torch.compile and fused Adam), channels_last (fused; `conv` only), and on cuda graph
-(torch.compile's CUDA graphs). The loss is the Bernoulli ELBO with the closed-form KL for every preset, which for
-`gaussian` is less work than what minicvae does.
+(torch.compile's CUDA graphs). With CUPY_TF32=1 in the environment products may use TF32, without it none does. The loss
+is the Bernoulli ELBO with the closed-form KL for every preset, which for `gaussian` is less work than what minicvae
+does.
 """
 
+import os
 import sys
 import time
 from itertools import pairwise
@@ -92,6 +94,7 @@ def elbo(model, x, c):
 def tasks(preset, batch_size, device, mode):
     """What this contestant can do, by name."""
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32") == "1"
     model = (Convolutional() if preset == "conv" else Dense(*DENSE[preset])).to(device)
     if mode == "channels_last":
         model = model.to(memory_format=torch.channels_last)

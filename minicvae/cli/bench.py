@@ -33,11 +33,15 @@ the spot. GFLOP/s counts the products alone.
 --against lets PyTorch or JAX (`pip install 'minicvae[bench]'`) train the same
 model in a process of its own, in every mode that it has; all work in turns, and
 the ratio is that of the times within a round: median, and in brackets the
-smallest and the largest. Above 1 minicvae is faster."""
+smallest and the largest. Above 1 minicvae is faster.
+
+On cuda products are in float32 proper, here and in PyTorch; with CUPY_TF32=1 in
+the environment both may use TF32."""
 
 EXAMPLE = """\
 minicvae bench mlp --batch-size 128
 minicvae bench gaussian --against torch jax --json speed.json
+minicvae bench mlp conv --device cuda --against torch
 minicvae bench mlp --profile"""
 
 TASKS = {"step": "step", "evaluate": "evaluating 10,000 images", "generate": "generating 10,000 images"}
@@ -64,9 +68,9 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Measure, print, and write the JSON file."""
-    machine = measure()
+    machine = measure(args.device)
     print(
-        f"minicvae {__version__} on {machine.cores} cores of {machine.processor}: products at "
+        f"minicvae {__version__} on {machine}: products at "
         f"{machine.product_rate / 1e9:.0f} GFLOP/s, memory at {machine.memory_rate / 1e9:.1f} GB/s\n",
         flush=True,
     )
@@ -94,7 +98,7 @@ def _race(machine: Machine, preset: str, batch_size: int, args: Namespace) -> di
     model, x, c = _batch(preset, batch_size, args.device)
     operations = step_operations(model, x, c)
     floor = machine.floor(operations, model.parameters.size)
-    contestants = [own(preset, batch_size, args.device)]
+    contestants = own(preset, batch_size, args.device)
     for library in args.against:
         found = peers(library, preset, batch_size, args.device)
         contestants += found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from pathlib import Path
 
 from minicvae.cli.parser import at_least
@@ -10,11 +11,20 @@ from minicvae.cli.parser import at_least
 __all__ = ["demo_options"]
 
 
-def demo_options(description: str, name: str, *, epochs: int, full_epochs: int, limit: int | None = None) -> Namespace:
+def demo_options(
+    description: str,
+    name: str,
+    *,
+    epochs: int,
+    full_epochs: int,
+    limit: int | None = None,
+    arguments: Callable[[ArgumentParser], object] = lambda parser: None,
+) -> Namespace:
     """out, data, epochs, limit and full, from the command line; `out` is made where it is missing.
 
     epochs, limit: of the short run; limit is None for all training images. full_epochs: of `--full`, which trains on
-    all images. What is not known is left alone, for a notebook has arguments of its own.
+    all images. arguments: adds what the demo takes beside these. What is not known is left alone, for a notebook has
+    arguments of its own.
     """
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demos") / name, help="folder for the pictures")
@@ -24,6 +34,7 @@ def demo_options(description: str, name: str, *, epochs: int, full_epochs: int, 
     parser.add_argument(
         "--limit", type=at_least(1), help=f"train on the first N images only (default: {limit or 'all'})", metavar="N"
     )
+    arguments(parser)
     options, _ = parser.parse_known_args()
     options.epochs = options.epochs or (full_epochs if options.full else epochs)
     options.limit = options.limit or (None if options.full else limit)

@@ -32,7 +32,8 @@ latent       on the test images, for each dimension of z: its KL, what it tells
              about the image once the class is known, whether it is active
 pictures     one generated for each test image's condition: can the label be
              read off z, how varied are they, are they copies of training
-             images, and does a classifier see the class that was asked for
+             images; and does a classifier see the class that was asked for
+             in 1,000 more of each class
 
 The classifier is trained on the data set the first time, which takes a minute
 or two, and kept in the user's cache folder. With --data nothing is written."""

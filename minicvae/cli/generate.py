@@ -13,6 +13,7 @@ import numpy as np
 from minicvae.cli.data import class_numbers, in_brackets, standardisation_in
 from minicvae.cli.models import open_run, write
 from minicvae.cli.parser import Parser, UsageError, at_least, device_option, out_option, run_argument, suggestion
+from minicvae.conditions import Nothing
 from minicvae.datasets import ATTRIBUTES, Standardisation
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def run(args: Namespace) -> int:
     record, model = open_run(args)
     entry = record.config["data"]
     standardisation = standardisation_in(entry)
-    wanted = _classes(args, entry) if standardisation is None else _attributes(args, standardisation)
+    if isinstance(model.condition, Nothing):
+        wanted = _anything(args)
+    else:
+        wanted = _classes(args, entry) if standardisation is None else _attributes(args, standardisation)
     count = args.count or (1 if args.classes or args.condition else ROWS // len(wanted))
 
     c = np.tile(np.concatenate([part.c for part in wanted]), (count, 1) if standardisation else count)
@@ -104,6 +108,13 @@ def measures(text: str) -> dict[str, float]:
         if not np.isfinite(values[name]):
             raise ArgumentTypeError(f"expected a finite number for {name}, got {value!r}")
     return values
+
+
+def _anything(args: Namespace) -> list[Wanted]:
+    """A column of images, from a model that has no condition."""
+    if args.classes or args.condition:
+        raise UsageError(f"argument --{'classes' if args.classes else 'condition'}: the model of {args.run} has none")
+    return [Wanted([""], np.zeros(1, np.int64))]
 
 
 def _classes(args: Namespace, entry: Mapping[str, Any]) -> list[Wanted]:

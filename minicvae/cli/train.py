@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,13 +22,14 @@ from minicvae.callbacks import as_sum
 from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
 from minicvae.cli.models import announce_compilation, draw
 from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choice, device_option, number
-from minicvae.conditions import Classes, Vector
+from minicvae.conditions import Classes, Nothing, Vector
+from minicvae.description import describe, restore
 from minicvae.model import CVAE, build
 from minicvae.models.presets import PRESETS, Preset, find
-from minicvae.objectives import IWAE
+from minicvae.objectives import ELBO, IWAE
 from minicvae.optimizers import OPTIMIZERS
-from minicvae.runs import STATUSES, Recorder, Run, check_free, next_free
-from minicvae.schedules import Cyclical, Linear, Schedule
+from minicvae.runs import STATUSES, Recorder, Run, check_free, last, next_free
+from minicvae.schedules import SCHEDULES, Cyclical, Linear, Schedule
 from minicvae.training import History, NonFiniteError
 
 __all__ = ["DESCRIPTION", "EXAMPLE", "arguments", "run"]
@@ -34,9 +37,10 @@ __all__ = ["DESCRIPTION", "EXAMPLE", "arguments", "run"]
 DESCRIPTION = f"""\
 Train a preset, and leave a run folder: config.json (all settings, and how it
 ended), metrics.csv (the losses, one row an epoch), model.safetensors and
-figures/. Ctrl-C ends early and keeps the model as it is then. A loss that stops
-being a number ends the training with an error; the folder then keeps the model
-of the last whole epoch.
+figures/. Ctrl-C ends early and keeps the model as it is then; however a training
+has ended, the same command with --resume goes on from its last whole epoch, to
+the same bits as if nothing had happened. A loss that stops being a number ends
+the training with an error; the folder then keeps the model of that epoch too.
 
 Without further options all training images are used, for as long as the
 preset's protocol says, and the losses on the test images are shown after every
@@ -81,9 +85,8 @@ def arguments(parser: Parser) -> None:
         "--pixels",
         metavar="HOW",
         type=choice(*PIXELS),
-        default="grey",
-        help="grey (the default); static: black or white, drawn once with the grey level as the probability of white; "
-        "dynamic: training images are drawn anew at each epoch, all others once",
+        help="grey; static: black or white, drawn once with the grey level as the probability of white; "
+        "dynamic: training images are drawn anew at each epoch, all others once (default: the preset's, mostly grey)",
     )
     data.add_argument(
         "--validation",
@@ -98,7 +101,7 @@ def arguments(parser: Parser) -> None:
         "--objective",
         metavar="NAME",
         type=choice("elbo", "iwae"),
-        help="elbo, or iwae: the importance-weighted bound, which is tighter (default: the preset's, elbo)",
+        help="elbo, or iwae: the importance-weighted bound, which is tighter (default: the preset's, mostly elbo)",
     )
     model.add_argument(
         "--samples",
@@ -126,13 +129,14 @@ def arguments(parser: Parser) -> None:
     training.add_argument(
         "--batch-size", metavar="N", type=at_least(1), help="images in a step (default: the preset's)"
     )
-    training.add_argument("--learning-rate", metavar="R", type=number(zero=False), default=1e-3, help="default: 0.001")
+    training.add_argument(
+        "--learning-rate", metavar="R", type=number(zero=False), help="default: the preset's, mostly 0.001"
+    )
     training.add_argument(
         "--optimizer",
         metavar="NAME",
         type=choice(*OPTIMIZERS),
-        default="adam",
-        help=f"{', '.join(OPTIMIZERS)} (default: adam)",
+        help=f"{', '.join(OPTIMIZERS)} (default: the preset's, adam)",
     )
     training.add_argument(
         "--clip-norm", metavar="G", type=number(zero=False), help="rescale gradients whose global norm is above G"
@@ -152,12 +156,20 @@ def arguments(parser: Parser) -> None:
         help="stop when the held-out loss has not fallen for N epochs, and keep the best model",
     )
     training.add_argument(
+        "--until", metavar="N", type=at_least(1), help="stop after N of the epochs, to go on another time with --resume"
+    )
+    training.add_argument(
         "--seed", metavar="N", type=at_least(0), default=0, help="the same seed is the same run (default: 0)"
     )
     device_option(training)
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/PRESET-1, or the next number)")
+    output.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where the run in the folder was stopped, or begin if there is none (default folder: the last one)",
+    )
     output.add_argument("--overwrite", action="store_true", help="delete the run that is in the folder already")
     output.add_argument("--quiet", action="store_true", help="print the run folder only")
 
@@ -173,14 +185,20 @@ def run(args: Namespace) -> int:
         raise UsageError("argument --patience: it chooses the model, which the test images must not; use held-out ones")
     if args.objective == "iwae" and args.free_bits is not None:
         raise UsageError("argument --free-bits: the importance-weighted bound has none; use it with --objective elbo")
-    folder = Path(args.out) if args.out else next_free("runs", preset.name)
-    check_free(folder, overwrite=args.overwrite)
+    if args.resume and args.overwrite:
+        raise UsageError("argument --resume: goes on with the run that --overwrite deletes; use one of them")
+    latest = last("runs", preset.name) if args.resume else None
+    folder = Path(args.out) if args.out else latest or next_free("runs", preset.name)
+    resumed = args.resume and folder.exists()
+    record = Run.open(folder) if resumed else None
+    if not record:
+        check_free(folder, overwrite=args.overwrite)
     data = prepare(
         args.data,
         only_classes=args.only_classes,
         limit=args.limit,
         held_out=held_out,
-        pixels=args.pixels,
+        pixels=args.pixels or preset.pixels,
         measured=isinstance(preset.condition, Vector),
     )
     announce_compilation(args.device)
@@ -188,29 +206,43 @@ def run(args: Namespace) -> int:
     settings = _settings(preset, model, args)
     if not args.quiet:
         print(_plan(preset, model, data, settings, folder), flush=True)
-    record = Run.create(
-        folder,
-        overwrite=args.overwrite,
-        preset=preset.name,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        epochs_done=0,
-        test_losses=None,
-        command=shlex.join(["minicvae", *args.words]),
-        settings=settings,
-        data=data.describe(),
-        versions=_versions(),
-        parameters=model.parameters.size,
-        model=model.config,
-    )
-    return _train(model, data, record, quiet=args.quiet)
+    made_of = {"settings": settings, "data": data.describe(), "model": model.config}
+    if record:
+        _check_same(record, made_of)
+        record.update(status="running")
+    else:
+        record = Run.create(
+            folder,
+            overwrite=args.overwrite,
+            preset=preset.name,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=0.0,
+            epochs_done=0,
+            test_losses=None,
+            command=shlex.join(["minicvae", *args.words]),
+            versions=_versions(),
+            parameters=model.parameters.size,
+            **made_of,
+        )
+    return _train(model, data, record, until=args.until, quiet=args.quiet)
 
 
-def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
+def _check_same(record: Run, made_of: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was made of something else."""
+    for entry, wanted in json.loads(json.dumps(made_of)).items():
+        found = record.config.get(entry) or {}
+        differing = [
+            f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
+        ]
+        if differing:
+            raise ValueError(f"{record.folder} cannot be gone on with: its {entry} had {'; '.join(differing)}")
+
+
+def _train(model: CVAE, data: Data, record: Run, *, until: int | None, quiet: bool) -> int:
     """Fit, measure and draw; whatever happens, the run folder says how it ended."""
     history = History()
     try:
-        _fit(model, data, record, history, verbose=not quiet)
+        _fit(model, data, record, history, until=until, verbose=not quiet)
         model.save(record.model_file)
         _conclude(model, data, record, history, quiet=quiet)
     except KeyboardInterrupt:
@@ -220,7 +252,7 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
         done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
         print(
             f"interrupted: the model so far is in {record.folder} ({done} of {planned} epochs done)\n"
-            f"to draw the pictures: minicvae plot {record.folder}",
+            f"to draw the pictures: minicvae plot {record.folder}; to go on: the same command with --resume",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -235,12 +267,16 @@ def _train(model: CVAE, data: Data, record: Run, *, quiet: bool) -> int:
 def _build(preset: Preset, data: Data, args: Namespace) -> CVAE:
     overrides = {name: getattr(args, name) for name in ("latent_dim", "beta", "free_bits")}
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    objective = IWAE() if args.objective == "iwae" else preset.objective
+    kind = {"iwae": IWAE, "elbo": ELBO}.get(args.objective, type(preset.objective))
+    objective = preset.objective if isinstance(preset.objective, kind) else kind()
     overrides["objective"] = replace(objective, samples=args.samples) if args.samples else objective
     if isinstance(preset.condition, Classes):
         overrides["classes"] = len(data.class_names)
     shape = data.test.x.shape[1:]
-    return build(preset.name, image_shape=shape, seed=args.seed, dtype=args.dtype, device=args.device, **overrides)
+    model = build(preset.name, image_shape=shape, seed=args.seed, dtype=args.dtype, device=args.device, **overrides)
+    if preset.mean_start:
+        model.start_at_mean(data.train.x)
+    return model
 
 
 def _settings(preset: Preset, model: CVAE, args: Namespace) -> dict[str, Any]:
@@ -248,8 +284,8 @@ def _settings(preset: Preset, model: CVAE, args: Namespace) -> dict[str, Any]:
     return {
         "epochs": args.epochs or preset.epochs,
         "batch_size": args.batch_size or preset.batch_size,
-        "learning_rate": args.learning_rate,
-        "optimizer": args.optimizer,
+        "learning_rate": args.learning_rate or describe(preset.learning_rate),
+        "optimizer": args.optimizer or describe(preset.optimizer),
         "clip_norm": args.clip_norm,
         "kl_annealing": args.kl_annealing,
         "patience": args.patience,
@@ -270,22 +306,26 @@ def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], fol
         "model": f"{model.parameters.size:,} parameters, latent {model.latent_dim}, {model.dtype} on {model.device}",
         "data": f"{data.source}: {len(data.train):,} training and {len(data.test):,} test images of {height}x{width}, "
         f"{data.pixels} pixels",
-        "condition": ", ".join(data.class_names[k] for k in data.shown)
-        if data.standardisation is None
-        else ", ".join(data.names),
+        "condition": "none" if isinstance(preset.condition, Nothing) else ", ".join(data.names),
         "training": f"{_count(epochs, 'epoch')} of {_count(steps, 'step')}, {settings['batch_size']} images in each",
-        "": f"{settings['optimizer']}, learning rate {settings['learning_rate']:g}, seed {settings['seed']}",
+        "": str(_live(settings["optimizer"])),
+        "rate": f"{_live(settings['learning_rate'])}, seed {settings['seed']}",
         "validation": validation,
         "run folder": str(folder),
     }
     return "\n".join([f"{preset.name}: {preset.summary}", *(f"  {name:10}  {line}" for name, line in lines.items())])
 
 
+def _live(setting: Any) -> Any:
+    """A setting as `fit` takes it: the schedule or the optimiser, where it is the description of one."""
+    return restore(setting, [*SCHEDULES, *OPTIMIZERS.values()])
+
+
 def _count(n: int, thing: str) -> str:
     return f"{n:,} {thing}" + "s" * (n != 1)
 
 
-def _fit(model: CVAE, data: Data, record: Run, history: History, *, verbose: bool) -> None:
+def _fit(model: CVAE, data: Data, record: Run, history: History, *, until: int | None, verbose: bool) -> None:
     settings = record.config["settings"]
     same = ("epochs", "batch_size", "learning_rate", "optimizer", "clip_norm", "seed")
     # An overflow is not worth a warning: the error that follows says where it was.
@@ -299,7 +339,9 @@ def _fit(model: CVAE, data: Data, record: Run, history: History, *, verbose: boo
             callbacks=[Recorder(record)],
             verbose=int(verbose),
             history=history,
-            **{name: settings[name] for name in same},
+            checkpoint=record.checkpoint_file,
+            until=until,
+            **{name: _live(settings[name]) for name in same},
         )
 
 

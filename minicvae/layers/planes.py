@@ -41,7 +41,7 @@ class JoinPlanes(Layer):
                 start = stop
             return tuple(gradients) if parts else gradients[0]
 
-        return xp.concatenate([x, *planes], axis=3), backward
+        return kernels.concatenate([x, *planes], axis=3), backward
 
 
 @dataclass(eq=False)

@@ -31,11 +31,11 @@ class GameLosses(NamedTuple):
     Both are log 2 a sample where the discriminator can but guess: fooling 0.69, discrimination 1.39.
     """
 
-    loss: float
-    reconstruction: float
-    kl: float
-    fooling: float
-    discrimination: float
+    loss: Array
+    reconstruction: Array
+    kl: Array
+    fooling: Array
+    discrimination: Array
 
 
 @dataclass(eq=False)
@@ -79,9 +79,11 @@ class Adversary:
         t, deceive = self.discriminator.forward(z, *c)  # (m, 1)
         fooling, fooling_backward = likelihood.forward(kernels, t, from_prior)  # (m,)
 
-        both = xp.concatenate([eps, z])  # (2 m, l)
+        both = kernels.concatenate([eps, z], axis=0)  # (2 m, l)
         t_both, learn = self.discriminator.forward(both, *conditions.repeat(c, 2))
-        surprise, surprise_backward = likelihood.forward(kernels, t_both, xp.concatenate([from_prior, encoded]))
+        surprise, surprise_backward = likelihood.forward(
+            kernels, t_both, kernels.concatenate([from_prior, encoded], axis=0)
+        )
 
         @once
         def backward() -> Array:
@@ -89,8 +91,8 @@ class Adversary:
             dz, *_ = deceive(fooling_backward(self.weight * share), need_dx=[True] + [False] * len(c))
             for _, parameter in self.discriminator.named_parameters():
                 parameter.zero_grad()
-            learn(surprise_backward(xp.concatenate([share, share])), need_dx=False)
+            learn(surprise_backward(kernels.concatenate([share, share], axis=0)), need_dx=False)
             return dz
 
-        sides = float(fooling.mean(dtype="float64")), 2 * float(surprise.mean(dtype="float64"))
+        sides = fooling.mean(dtype="float64"), 2 * surprise.mean(dtype="float64")
         return GameLosses(*losses, *sides), backward

@@ -31,6 +31,10 @@ def batches(n: int, size: int = BATCH) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def _as_floats(losses: Losses | GameLosses) -> dict[str, float]:
+    return {name: float(value) for name, value in losses._asdict().items()}
+
+
 class Trainable:
     """Networks with all their weights in one buffer, and what a batch of images x under conditions c costs.
 
@@ -113,11 +117,11 @@ class Trainable:
         losses, backward = self._losses(x, c, eps, beta, seed)
         self.parameters.zero_grad()
         backward()
-        return losses._asdict(), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
+        return _as_floats(losses), {name: self.kernels.to_numpy(g) for name, g in self.parameters.grads.items()}
 
     def losses(self, x: Any, c: Any, *, eps: Any = None, beta: float | None = None, seed: int = 0) -> dict[str, float]:
         """The losses of `loss_and_gradients` alone, without a backward."""
-        return self._losses(x, c, eps, beta, seed)[0]._asdict()
+        return _as_floats(self._losses(x, c, eps, beta, seed)[0])
 
     def _losses(self, x: Any, c: Any, eps: Any, beta: float | None, seed: int) -> tuple[Losses | GameLosses, Backward]:
         """`loss_and_backward` on what users hand in."""

@@ -5,33 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any
 
 from minicvae.checks import whole
-from minicvae.conditions import Classes, Condition, Vector, joined
+from minicvae.conditions import Classes, Condition, Nothing, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, Likelihood
 from minicvae.layers import Chain, Dense, Layer, Pathways
 from minicvae.models.adversarial import Adversary
-from minicvae.models.convolutional import condition_paths, convolutional, convolutional_strided
-from minicvae.objectives import ELBO, Objective
+from minicvae.models.convolutional import condition_paths, convolutional, convolutional_planes, convolutional_strided
+from minicvae.objectives import ELBO, IWAE, Objective
+from minicvae.optimizers import Adam, Optimizer
+from minicvae.schedules import Schedule, Tripling
 
 __all__ = ["PRESETS", "Preset", "find"]
 
 
-def mlp(widths: Sequence[int]) -> Chain:
-    """Dense layers through `widths`: relu between them, linear at the end."""
-    *hidden, last = [Dense(d_in, d_out, "relu") for d_in, d_out in pairwise(widths)]
+def mlp(widths: Sequence[int], activation: str = "relu") -> Chain:
+    """Dense layers through `widths`, linear at the end; each has the initialiser that suits its activation."""
+    *hidden, last = [Dense(d_in, d_out, activation) for d_in, d_out in pairwise(widths)]
     return Chain([*hidden, Dense(last.d_in, last.d_out)])
 
 
-def concatenated(p: Preset) -> tuple[Layer, Layer]:
+def concatenated(p: Preset, activation: str = "relu") -> tuple[Layer, Layer]:
     """[x, c] -> hidden layers -> mean, log_var;  [z, c] -> hidden layers -> data."""
     c = p.condition.width
-    encoder = mlp([p.data_dim + c, *p.encoder_widths, 2 * p.latent_dim])
-    decoder = mlp([p.latent_dim + c, *p.decoder_widths, p.output_width])
+    encoder = mlp([p.data_dim + c, *p.encoder_widths, 2 * p.latent_dim], activation)
+    decoder = mlp([p.latent_dim + c, *p.decoder_widths, p.output_width], activation)
     return joined(p.condition, encoder), joined(p.condition, decoder)
+
+
+concatenated_tanh = partial(concatenated, activation="tanh")  # Glorot's initialisation comes with tanh
 
 
 def apart(p: Preset) -> tuple[Layer, Layer]:
@@ -53,7 +59,10 @@ def separate(name: str, d_in: int, widths: Sequence[int], condition: Condition, 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named model: its sizes, what it is conditioned on, and the protocol of the reference run."""
+    """A named model: its sizes, what it is conditioned on, and the protocol of the reference run.
+
+    pixels: grey, static or dynamic. mean_start: whether the decoder starts at the mean of the training images.
+    """
 
     name: str
     summary: str
@@ -67,8 +76,13 @@ class Preset:
     adversarial_weight: float = 10.0
     image_shape: Sequence[int] = (28, 28)
     networks: Callable[[Preset], tuple[Layer, Layer]] = concatenated
+    conditional_prior: bool = False
     epochs: int = 10
     batch_size: int = 128
+    learning_rate: float | Schedule = 1e-3
+    optimizer: str | Optimizer = "adam"
+    pixels: str = "grey"
+    mean_start: bool = False
 
     @property
     def data_dim(self) -> int:
@@ -83,7 +97,7 @@ class Preset:
     def override(self, **overrides: Any) -> Preset:
         """The preset with other sizes.
 
-        latent_dim, encoder_widths, decoder_widths, condition, likelihood, objective, image_shape;
+        latent_dim, encoder_widths, decoder_widths, condition, likelihood, objective, image_shape; conditional_prior;
         discriminator_widths (empty for no adversary) and adversarial_weight; and, for short, beta and free_bits (of
         the objective) and classes (of a class condition).
 
@@ -120,9 +134,16 @@ class Preset:
             "encoder": encoder,
             "decoder": decoder,
             "objective": self.objective,
+            "prior": self.prior(),
             "adversary": self.adversary(),
             **same,
         }
+
+    def prior(self) -> Layer | None:
+        """c -> mean, log_var of z, one layer; None for N(0, I)."""
+        if not self.conditional_prior:
+            return None
+        return joined(self.condition, Dense(self.condition.width, 2 * self.latent_dim), alone=True)
 
     def adversary(self) -> Adversary | None:
         """[z, c] -> hidden layers -> a logit; None without hidden layers."""
@@ -139,9 +160,18 @@ def _check_widths(name: str, widths: Any) -> None:
         whole(name, width)
 
 
-_FIXED = ("name", "summary", "networks", "epochs", "batch_size")
+_PROTOCOL = ("epochs", "batch_size", "learning_rate", "optimizer", "pixels", "mean_start")
+_FIXED = ("name", "summary", "networks", *_PROTOCOL)
 OVERRIDES = [*(f.name for f in fields(Preset) if f.name not in _FIXED), "beta", "free_bits", "classes"]
 
+_IMPORTANCE_WEIGHTED: dict[str, Any] = {
+    "epochs": Tripling().ends[-1],
+    "batch_size": 20,
+    "learning_rate": Tripling(),
+    "optimizer": Adam(epsilon=1e-4),
+    "pixels": "dynamic",
+    "mean_start": True,
+}
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -222,6 +252,36 @@ PRESETS = {
             16,
             (64, 32),
             networks=convolutional_strided,
+        ),
+        Preset(
+            "conv-planes",
+            "conv with the condition as planes beside the image, latent 16",
+            (32, 64),
+            16,
+            (64, 32),
+            networks=convolutional_planes,
+        ),
+        Preset(
+            "iwae",
+            "no condition, two hidden layers of 200 tanh, latent 50: the importance-weighted bound",
+            (200, 200),
+            50,
+            (200, 200),
+            Nothing(),
+            objective=IWAE(samples=5),
+            networks=concatenated_tanh,
+            **_IMPORTANCE_WEIGHTED,
+        ),
+        Preset(
+            "iwae-conditional",
+            "iwae with the label as condition, seen by a prior of its own too, latent 100",
+            (200, 200),
+            100,
+            (200, 200),
+            objective=IWAE(samples=5),
+            networks=concatenated_tanh,
+            conditional_prior=True,
+            **_IMPORTANCE_WEIGHTED,
         ),
     )
 }

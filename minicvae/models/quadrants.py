@@ -104,14 +104,14 @@ class Baseline(Completing):
         (hidden,) = c
         logits, network_backward = self.network.forward(covered(self.kernels, x, hidden))
         nll, likelihood_backward = distributions.masked_bernoulli(self.kernels, logits, x, hidden)
-        loss = float(nll.mean(dtype=np.float64))
+        loss = nll.mean(dtype=np.float64)
 
         @once
         def backward() -> None:
             dnll = self.kernels.xp.full(nll.shape, 1 / len(nll), nll.dtype)
             network_backward(likelihood_backward(dnll), need_dx=False)
 
-        return Losses(loss, loss, 0.0), backward
+        return Losses(loss, loss, self.kernels.xp.zeros(())), backward
 
     def fill(self, x: Array, hidden: Array) -> Array:
         """x with the guess in place of what is hidden, (n, d)."""
@@ -185,9 +185,10 @@ class ImageConditionedVAE(Completing):
         (hidden,) = c
         alpha = self.alpha
         p, prior_backward = self.prior.forward(self.baseline.fill(x, hidden))  # (n, 2 l)
-        bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(0, 0, 0), None)
-        nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (self.kernels.xp.zeros((1, 1)), None)
-        stochastic = float(nll.mean(dtype=np.float64))
+        nothing = self.kernels.xp.zeros(())
+        bound, bound_backward = self._bound(x, hidden, p, eps, beta) if alpha > 0 else (Losses(*[nothing] * 3), None)
+        nll, nll_backward = self._decoded(x, hidden, p, eps) if alpha < 1 else (nothing, None)
+        stochastic = nll.mean(dtype=np.float64)
         losses = Losses(
             alpha * bound.loss + (1 - alpha) * stochastic,
             alpha * bound.reconstruction + (1 - alpha) * stochastic,
@@ -214,9 +215,9 @@ class ImageConditionedVAE(Completing):
         def backward(dloss: float) -> Array:
             dnll, dkl = objective_backward()
             dmean, dlog_var, dm, ds = kl_backward(dloss * dkl)
-            dq = decoded_backward(dloss * dnll) + k.xp.concatenate([dmean, dlog_var], axis=1)
+            dq = decoded_backward(dloss * dnll) + k.concatenate([dmean, dlog_var], axis=1)
             recognition_backward(dq, need_dx=False)
-            return k.xp.concatenate([dm, ds], axis=1)
+            return k.concatenate([dm, ds], axis=1)
 
         return losses, backward
 
@@ -233,7 +234,7 @@ class ImageConditionedVAE(Completing):
             dlogits = likelihood_backward(dnll.reshape(s * n))
             dz = generation_backward(dlogits, need_dx=[True, False] if self.view else True)
             dz = dz[0] if self.view else dz
-            return k.xp.concatenate(sample_backward(dz.reshape(s, n, l)), axis=1)
+            return k.concatenate(sample_backward(dz.reshape(s, n, l)), axis=1)
 
         return nll.reshape(s, n), backward
 

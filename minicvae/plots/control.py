@@ -20,7 +20,7 @@ __all__ = ["asked_and_measured", "crossed"]
 def crossed(model: ConditionalVAE, *, latents: int = 3, label: Any = None, names: Any = None, seed: int = 0) -> Figure:
     """Two conditions crossed: a column for each value of the first, a row for each of the second.
 
-    latents: how many z ~ N(0, I) are drawn; each fills as many rows as the second condition has values. label: what the
+    latents: how many draws from the prior; each fills as many rows as the second condition has values. label: what the
     condition says of anything else. names: as in `minicvae.plots.images`.
 
     Raises ValueError where the condition says fewer than two things.
@@ -30,11 +30,11 @@ def crossed(model: ConditionalVAE, *, latents: int = 3, label: Any = None, names
         raise ValueError(f"crossed: needs a model with two conditions, this one has {model.condition}")
     across, down = asked[:2]
     columns, rows = len(across.values), len(down.values)
-    z = standard_normal((check_positive(latents, "latents"), model.latent_dim), model.dtype, seed, Purpose.GENERATE)
+    eps = standard_normal((check_positive(latents, "latents"), model.latent_dim), model.dtype, seed, Purpose.GENERATE)
     c = across.write(repeat(label, latents * rows * columns), np.tile(across.values, latents * rows))
     c = down.write(c, np.tile(np.repeat(down.values, columns), latents))
     panel = Panel(
-        model.decode(np.repeat(z, rows * columns, axis=0), c),
+        model.decode(model.latents(np.repeat(eps, rows * columns, axis=0), c), c),
         columns,
         column_labels=across.labels,
         row_labels=list(down.labels) * latents,

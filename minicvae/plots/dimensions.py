@@ -24,7 +24,7 @@ def dimensions(model: ConditionalVAE, x: Any, c: Any) -> Figure:
 
     Raises ValueError or TypeError for wrong x or c.
     """
-    mean, log_var = model.encode(x, c)
+    mean, log_var = model.encode(x, c, relative=True)
     kl, active = kl_by_dimension(mean, log_var), mean.var(axis=0) > ACTIVE
     figure = Picture(figsize=(min(12, 3.5 + 0.3 * len(kl)), 3.6), dpi=DPI, layout="constrained")
     axes = figure.subplots()

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from minicvae.conditions import Classes
+from minicvae.conditions import Classes, Nothing
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.plots.curves import curves
 from minicvae.plots.dimensions import dimensions
@@ -40,7 +40,7 @@ def draw_all(
     x, c: images that the model was not trained on, and their conditions. history: as `fit(...).history`; without it no
     losses are drawn. training: the images of the training; without them no neighbours are drawn. label: what pictures
     of a single label show, else class 0 or the middle of all numbers. Left out are pictures of the latent where it has
-    not two dimensions, and walks where no class has two images.
+    not two dimensions, walks where no class has two images, and what a condition does where there is none.
 
     Raises what the pictures raise, and OSError where a file cannot be written.
     """
@@ -59,13 +59,16 @@ def _suitable(
     asked, images, label = variables(model.condition, names), check_images_of(model, x, c), check_label(model, label)
     if history is not None:
         yield "losses", partial(curves, history)
-    yield "generated", partial(generated, model, label=label, names=names, seed=seed)
-    yield "one_latent", partial(one_latent, model, label=label, names=names, seed=seed)
+    conditional = not isinstance(model.condition, Nothing)
+    if conditional:
+        yield "generated", partial(generated, model, label=label, names=names, seed=seed)
+        yield "one_latent", partial(one_latent, model, label=label, names=names, seed=seed)
     yield "many_latents", partial(many_latents, model, label, names=names, seed=seed)
     if training is not None:
         yield "neighbours", partial(neighbours, model, training, label=label, names=names, seed=seed)
     yield "reconstructions", partial(reconstructions, model, x, c, names=names)
-    yield "relabelled", partial(relabelled, model, x, c, names=names)
+    if conditional:
+        yield "relabelled", partial(relabelled, model, x, c, names=names)
     if len(pairs(groups(asked, c, len(images)))):
         yield "walks", partial(walks, model, x, c, names=names)
     yield "dimensions", partial(dimensions, model, x, c)

@@ -29,7 +29,7 @@ __all__ = ["generated", "many_latents", "neighbours", "one_latent", "reconstruct
 
 
 def generated(model: ConditionalVAE, *, rows: int = 10, label: Any = None, names: Any = None, seed: int = 0) -> Figure:
-    """Images drawn on demand, a column for each class: every tile decodes a latent z ~ N(0, I) of its own.
+    """Images drawn on demand, a column for each class: every tile decodes a latent of its own from the prior.
 
     label: where a condition says several things, what it says of those that are not varied.
     """
@@ -43,25 +43,25 @@ def generated(model: ConditionalVAE, *, rows: int = 10, label: Any = None, names
 
 
 def one_latent(model: ConditionalVAE, *, rows: int = 5, label: Any = None, names: Any = None, seed: int = 0) -> Figure:
-    """One latent under all labels: every row decodes one z ~ N(0, I) under every class.
+    """One latent under all labels: every row decodes one draw from the prior under every class.
 
     label: where a condition says several things, what it says of those that are not varied.
     """
     asked, label = variables(model.condition, names), check_label(model, label)
     rows = _shared_out(rows, asked)
-    z = standard_normal((rows, model.latent_dim), model.dtype, seed, Purpose.GENERATE)
+    eps = standard_normal((rows, model.latent_dim), model.dtype, seed, Purpose.GENERATE)
     panels = []
     for variable in asked:
         columns = len(variable.values)
         c = take(variable.vary(label), np.tile(np.arange(columns), rows))
-        panels.append(_table(model.decode(np.repeat(z, columns, axis=0), c), variable))
+        panels.append(_table(model.decode(model.latents(np.repeat(eps, columns, axis=0), c), c), variable))
     return sheet(f"One latent a row, under every {matter(asked)}", panels)
 
 
 def many_latents(
     model: ConditionalVAE, label: Any = None, *, count: int = 60, columns: int = 10, names: Any = None, seed: int = 0
 ) -> Figure:
-    """Many latents under one label: `count` images of it, each from a z ~ N(0, I) of its own."""
+    """Many latents under one label: `count` images of it, each from a latent of its own."""
     asked, label = variables(model.condition, names), check_label(model, label)
     images = model.generate(repeat(label, check_positive(count, "count")), seed=seed)
     panel = Panel(images, min(check_positive(columns, "columns"), count))

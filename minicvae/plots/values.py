@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minicvae.conditions import Classes, Condition, Parts, Vector
+from minicvae.conditions import Classes, Condition, Nothing, Parts, Vector
 
 __all__ = ["Variable", "called", "first", "groups", "matter", "repeat", "signed", "take", "variables"]
 
@@ -63,6 +63,9 @@ def variables(condition: Condition, names: Any = None) -> list[Variable]:
                 lambda c, values: values,
             )
         ]
+    if isinstance(condition, Nothing):
+        only = np.zeros(1, np.int64)  # as if all images were of one class
+        return [Variable("class", only, ["any"], True, lambda c: np.repeat(only, len(c)), lambda c, values: values)]
     if isinstance(condition, Vector):
         titles = _names(names, condition.dim) or [f"c[{j}]" for j in range(condition.dim)]
         labels = [signed(value, "g") for value in SWEEP]

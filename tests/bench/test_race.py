@@ -62,7 +62,7 @@ def test_who_cannot_start_is_left_out_with_the_reason(started):
 
 
 def test_minicvae_itself_does_every_task_in_some_time(started):
-    contestant = started(own("mlp-small", 100, "cpu"))
+    contestant = started(*own("mlp-small", 100, "cpu"))
     assert contestant.failure == ""
     for task in ("step", "evaluate", "generate"):
         assert contestant.work(task, 1) > 0

@@ -43,6 +43,14 @@ def test_the_arguments_of_a_notebook_are_left_alone(options):
     assert options("-f", "/tmp/kernel.json").epochs == 3
 
 
+def test_a_demo_may_take_more_than_that(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--seed", "7", "--epochs", "2", "--out", str(tmp_path)])
+    told = demo_options(
+        "A demo.", "name", epochs=3, full_epochs=50, arguments=lambda parser: parser.add_argument("--seed", type=int)
+    )
+    assert (told.seed, told.epochs) == (7, 2)
+
+
 def test_no_epochs_at_all_are_refused(options, capsys):
     with pytest.raises(SystemExit):
         options("--epochs", "0")

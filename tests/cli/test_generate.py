@@ -107,3 +107,13 @@ def test_the_picture_shows_every_image_once_below_its_own_label(count, sizes):
 def test_a_condition_is_read_as_it_is_written(values):
     assert measures(", ".join(f"{name} = {value!r}" for name, value in values.items())) == values
     assert measures(",".join(f"{name.upper().replace(' ', '_')}={value!r}" for name, value in values.items())) == values
+
+
+def test_a_model_without_a_condition_draws_a_row_and_refuses_to_be_asked_for_a_class(bars, quick, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", "iwae", "--data", bars, *quick, "--epochs", "1", "--quiet", "--out", run]) == 0
+    assert main(["generate", run, "--device", "numpy", "--out", str(tmp_path / "made.npz")]) == 0
+    with np.load(tmp_path / "made.npz") as made:
+        assert made["x"].shape == (10, 8, 8)
+    assert main(["generate", run, "--classes", "1"]) == 2
+    assert "argument --classes: the model of" in capsys.readouterr().err

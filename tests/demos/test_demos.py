@@ -21,10 +21,20 @@ PICTURES = {
         "losses.png",
         "one_latent.png",
         "style.png",
+        "style_beta_1.png",
         "ten_latents.png",
     ],
     "embedding": ["generated.png", "posterior_means.png"],
     "gaussian": ["one_latent.png", "other_class.png", "posterior_means.png", "walks.png"],
+    "importance_weighted": sorted(
+        [
+            f"{kind}-{k}.{suffix}"
+            for kind in ("vae", "iwae")
+            for k in (1, 5, 50)
+            for suffix in ("checkpoint", "safetensors")
+        ]
+        + ["dimensions.png", "table.txt"]
+    ),
     "latent_space": [
         "draw_a_five.png",
         "manifold.png",
@@ -56,3 +66,10 @@ def test_a_demo_runs_without_a_warning_and_leaves_its_files(name, tmp_path):
 def test_every_demo_is_tested():
     demos = {path.stem for path in DEMOS.glob("*.py")}
     assert demos == set(PICTURES)
+
+
+def test_a_rectangle_can_be_hidden_in_place_of_quadrants(tmp_path):
+    words = ("--epochs", "1", "--limit", "300", "--rectangle", "8", "8", "12", "12", "--out", tmp_path)
+    done = run("quadrants", tmp_path / "cache", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["rectangle.png", "rectangle.safetensors", "table.txt"]

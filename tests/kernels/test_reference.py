@@ -259,6 +259,44 @@ def dtype_factor(dtype):
 # Types
 
 
+def test_numbers_of_the_device_are_read_by_row(kernels):
+    rows = [(kernels.array(np.arange(3.0)).sum(), kernels.array(np.ones(2)).mean()), (kernels.xp.zeros(()),) * 2]
+    found = kernels.read(rows)
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, [[3, 1], [0, 0]])
+
+
+def test_what_is_fed_comes_in_order_on_the_device(kernels):
+    arrays = [np.full((2, i), i, np.float32) for i in range(5)]
+    fed = list(kernels.feed(iter(arrays)))
+    assert [a.shape for a in fed] == [a.shape for a in arrays]
+    for a, b in zip(arrays, fed, strict=True):
+        np.testing.assert_array_equal(kernels.to_numpy(b), a)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 2])
+def test_after_a_loss_that_is_not_finite_either_the_training_ends_or_the_optimisers_rest(kernels, bad, place):
+    losses = [kernels.array(np.array(x)) for x in (1.0, 2.0, 3.0)]
+    value, grad, m, v = (kernels.array(np.ones(4)) for _ in range(4))
+
+    def moved():
+        before = kernels.to_numpy(value)
+        kernels.adam(value, grad, m, v, 1, 0.1, 0.9, 0.999, 1e-8, 0.0)
+        kernels.sgd(value, grad, m, 0.1, 0.9, False, 0.0)
+        return not np.array_equal(before, kernels.to_numpy(value))
+
+    with kernels.steps():
+        assert kernels.goes_on(losses)
+        assert moved()
+        losses[place] = kernels.array(np.array(bad))
+        if kernels.goes_on(losses):
+            assert not moved()
+            assert kernels.goes_on(losses[:1] if place else losses[1:])  # it is not forgotten
+            assert not moved()
+    assert moved()
+
+
 def test_a_kernel_computes_in_the_type_that_it_is_given(kernels):
     rng = np.random.default_rng(0)
     for dtype in ("float32", "float64"):

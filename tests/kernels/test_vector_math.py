@@ -1,10 +1,10 @@
-"""The exponential that the compiler can vectorise: its accuracy, its clamped ends, and NaN."""
+"""The functions that the compiler can vectorise: their accuracy, their clamped ends, and NaN."""
 
 import numpy as np
 import pytest
 from numba import njit
 
-from minicvae.kernels.vector_math import exp
+from minicvae.kernels.vector_math import exp, tanh
 
 
 @njit
@@ -43,3 +43,31 @@ def test_nan_stays_nan(dtype):
 
 def test_without_the_compiler_it_is_numpys():
     assert exp(1.0) == np.exp(1.0)
+    assert tanh(0.3) == np.tanh(0.3)
+
+
+@njit
+def tanh_of_each(x):
+    y = np.empty_like(x)
+    for i in range(len(x)):
+        y[i] = tanh(x[i])
+    return y
+
+
+def test_in_float32_the_tangent_is_within_two_units_from_the_smallest_number_to_the_largest():
+    near, far = np.linspace(-12, 12, 200_001), np.logspace(-37, 38, 20_000)
+    x = np.concatenate([near[near != 0], far, -far]).astype(np.float32)
+    exact = np.tanh(x.astype(np.float64))
+    assert np.max(np.abs(tanh_of_each(x) / exact - 1)) < 2 * np.finfo(np.float32).eps
+
+
+def test_in_float64_the_tangent_is_the_librarys():
+    x = np.random.default_rng(0).uniform(-30, 30, 1000)
+    np.testing.assert_allclose(tanh_of_each(x), np.tanh(x), rtol=4e-16)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_tangent_keeps_zeros_sign_ends_at_one_and_passes_nan_on(dtype):
+    y = tanh_of_each(np.array([0.0, -0.0, np.inf, -np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(y, [0, 0, 1, -1, np.nan])
+    assert np.signbit(y[:2]).tolist() == [False, True]

@@ -286,6 +286,7 @@ def test_a_network_that_does_not_fit_is_refused_before_it_is_trained(device, con
 
 def test_a_device_that_is_not_there_is_said_to_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("minicvae.models.base.load", mc.kernels.load.__wrapped__)
     with pytest.raises(RuntimeError, match="device 'cuda': CuPy is not installed"):
         build("cuda")
 

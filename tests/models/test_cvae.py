@@ -6,18 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from minicvae.conditions import Classes, Parts, Vector, joined
+import minicvae as mc
+from minicvae.conditions import Classes, Nothing, Parts, Vector, joined
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.gradcheck import check_model
 from minicvae.layers import Chain, Dense, Layer, trace
 from minicvae.model import CVAE
+from minicvae.models.adversarial import Adversary
 from minicvae.objectives import ELBO, IWAE
-from minicvae.randomness import Purpose
+from minicvae.randomness import Purpose, standard_normal
 
 D, SHAPE = 6, (2, 3)
 MIXED = Parts({"digit": Classes(3), "style": Vector(2), "width": Classes(2, embedding=3)})
 LABELS = Classes(3)
-CONDITIONS = [Classes(1), LABELS, Classes(3, embedding=2), Vector(1), Vector(2), MIXED]
+CONDITIONS = [Nothing(), Classes(1), LABELS, Classes(3, embedding=2), Vector(1), Vector(2), MIXED]
 LIKELIHOODS = [Bernoulli(), Gaussian(0.5), LearnedGaussian()]
 OBJECTIVES = [
     ELBO(),
@@ -33,7 +35,7 @@ OBJECTIVES = [
 seeds = st.integers(0, 2**32 - 1)
 
 
-def build(device="numpy", condition=LABELS, likelihood=None, l=2, hidden=4, seed=0, **settings):
+def build(device="numpy", condition=LABELS, likelihood=None, l=2, hidden=4, seed=0, learnt_prior=False, **settings):
     """A small model with smooth activations, and biases that are not zero."""
     likelihood, c = likelihood or Bernoulli(), condition.width
     encoder = Chain([Dense(D + c, hidden, "tanh"), Dense(hidden, 2 * l)])
@@ -45,6 +47,7 @@ def build(device="numpy", condition=LABELS, likelihood=None, l=2, hidden=4, seed
         latent_dim=l,
         image_shape=SHAPE,
         likelihood=likelihood,
+        prior=joined(condition, Dense(c, 2 * l), alone=True) if learnt_prior else None,
         device=device,
         **{"dtype": "float64", "seed": seed} | settings,
     )
@@ -56,6 +59,8 @@ def build(device="numpy", condition=LABELS, likelihood=None, l=2, hidden=4, seed
 
 
 def draw_condition(rng, condition, n):
+    if isinstance(condition, Nothing):
+        return n
     if isinstance(condition, Parts):
         return {name: draw_condition(rng, part, n) for name, part in condition.parts.items()}
     return (
@@ -86,10 +91,12 @@ def draw_data(seed, model, n):
     objective=st.sampled_from(OBJECTIVES),
     n=st.integers(1, 4),
     l=st.integers(1, 3),
+    learnt=st.booleans(),
     seed=seeds,
 )
-def test_every_gradient_of_every_combination_is_the_slope(host, condition, likelihood, objective, n, l, seed):
-    model = build(host.name, condition, likelihood, l, seed=seed % 1000, objective=objective)
+def test_every_gradient_of_every_combination_is_the_slope(host, condition, likelihood, objective, n, l, learnt, seed):
+    learnt = learnt and condition.width > 0
+    model = build(host.name, condition, likelihood, l, seed=seed % 1000, objective=objective, learnt_prior=learnt)
     x, c, eps = draw_data(seed, model, n)
     report = check_model(model, x, c, eps=eps, elements=3).raise_for_failure()
     checked = [row for row in report.rows if row.name != "together"]
@@ -319,3 +326,82 @@ def test_a_layer_cannot_be_torn_out_of_a_model_but_may_try_again_where_none_was_
     with pytest.raises(ValueError, match=r"^encoder.W is part of another model"):
         CVAE(encoder=encoder, decoder=Dense(2 + 10, 4), **rest)
     assert encoder.W.value.base is before
+
+
+# A prior that is learnt, no condition at all, and where a decoder starts
+
+
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(3)])
+def test_a_learnt_prior_that_is_the_standard_one_changes_nothing(host, objective):
+    plain, learnt = (build(host.name, objective=objective, learnt_prior=learnt) for learnt in (False, True))
+    for name, value in plain.parameters.items():
+        learnt.parameters[name] = value
+    learnt.parameters["prior.W"] = np.zeros((3, 4))
+    learnt.parameters["prior.b"] = np.zeros(4)
+    x, c, eps = draw_data(1, plain, 5)
+    (losses, grads), (expected, gradients) = (m.loss_and_gradients(x, c, eps=eps) for m in (learnt, plain))
+    assert losses == pytest.approx(expected, rel=1e-14)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(grads[name], gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(learnt.generate(c, seed=3), plain.generate(c, seed=3))
+
+
+def test_latents_have_the_mean_and_variance_that_the_prior_gives_to_their_condition(device):
+    model = build(device, learnt_prior=True)
+    model.parameters["prior.W"] = np.array([[0.0, 1, 0, 0], [2, 3, 1, -1], [9, 9, 9, 9]])
+    model.parameters["prior.b"] = np.zeros(4)
+    eps = np.random.default_rng(0).standard_normal((4, 2))
+    z = model.latents(eps, [0, 0, 1, 1])
+    np.testing.assert_allclose(z[:2] - eps[:2], [[0, 1], [0, 1]], atol=1e-12)
+    np.testing.assert_allclose(z[2:], [2, 3] + np.exp([0.5, -0.5]) * eps[2:])
+    noise = standard_normal((2, 2), "float64", 5, Purpose.GENERATE)
+    drawn = model.decode(model.latents(noise, [1, 0]), [1, 0])
+    np.testing.assert_array_equal(model.generate([1, 0], seed=5), drawn)
+    with pytest.raises(ValueError, match=r"^c: expected one entry for each of the 4 examples of eps, got 3"):
+        model.latents(eps, [0, 0, 1])
+
+
+def test_a_posterior_is_encoded_as_it_is_and_as_the_prior_sees_it(device):
+    model = build(device, learnt_prior=True)
+    x, c, _ = draw_data(2, model, 4)
+    mean, log_var = model.encode(x, c)
+    seen, seen_log_var = model.encode(x, c, relative=True)
+    W, b = (model.kernels.to_numpy(model.parameters[f"prior.{name}"]) for name in "Wb")
+    m, s = np.split(W[c] + b, 2, axis=1)
+    np.testing.assert_allclose(seen, (mean - m) / np.exp(s / 2), rtol=1e-12)
+    np.testing.assert_allclose(seen_log_var, log_var - s, rtol=1e-12)
+    fixed = build(device)
+    for one, other in zip(fixed.encode(x, c), fixed.encode(x, c, relative=True), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_prior_of_another_width_and_an_adversary_beside_one_are_refused():
+    with pytest.raises(ValueError, match=r"^prior: expected 4 output columns, got shape"):
+        CVAE(Dense(D + 3, 4), Dense(5, D), LABELS, latent_dim=2, image_shape=SHAPE, prior=Dense(3, 3))
+    with pytest.raises(ValueError, match=r"^adversary: expected none beside a prior of its own"):
+        build(learnt_prior=True, adversary=Adversary(Dense(5, 1)))
+
+
+def test_without_a_condition_only_the_number_of_examples_counts(device):
+    model = build(device, Nothing())
+    x, _, eps = draw_data(3, model, 4)
+    found = [model.loss_and_gradients(x, c, eps=eps)[0] for c in (4, [9, 8, 7, 6], np.zeros((4, 0)))]
+    assert found[0] == found[1] == found[2]
+    assert model.generate(3).shape == (3, *SHAPE)
+    with pytest.raises(ValueError, match=r"^c: expected one entry for each of the 4 examples of x, got 5"):
+        model.losses(x, 5, eps=eps)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_decoder_starts_at_the_mean_image(device, as_bytes):
+    model = build(device, Nothing())
+    x = np.random.default_rng(0).integers(0, 256, (50, *SHAPE), np.uint8)
+    model.start_at_mean(x if as_bytes else x / 255)
+    model.parameters["decoder.1.W"] = np.zeros((4, D))
+    np.testing.assert_allclose(model.generate(2), np.tile(x.mean(axis=0) / 255, (2, 1, 1)), rtol=1e-12)
+
+
+def test_a_decoder_whose_last_bias_is_not_that_of_the_pixels_cannot_start_at_their_mean():
+    model = mc.build("conv", image_shape=(8, 8), encoder_widths=(2,), decoder_widths=(2,), device="numpy")
+    with pytest.raises(ValueError, match=r"^decoder: expected a bias of shape \(64,\) at its end, got decoder"):
+        model.start_at_mean(np.zeros((1, 8, 8)))

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import minicvae as mc
-from minicvae.conditions import Classes, Parts, Vector
+from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.gradcheck import check_model
 from minicvae.layers import Chain, Pathways
 from minicvae.models.presets import OVERRIDES, PRESETS, find
 from minicvae.objectives import ELBO, IWAE
+from minicvae.optimizers import Adam
+from minicvae.schedules import Tripling
 
 
 def dense(*widths):
@@ -31,7 +33,10 @@ COUNTS = {
         dense(784, 256) + dense(10, 256) + dense(512, 32),
         dense(16, 256) + dense(10, 256) + dense(512, 784),
     ),
+    "iwae": (dense(784, 200, 200, 100), dense(50, 200, 200, 784)),
+    "iwae-conditional": (dense(794, 200, 200, 200), dense(110, 200, 200, 784)),
 }
+PRIORS = {"iwae-conditional": dense(10, 200)}
 DENSE = list(COUNTS)  # the presets that this file knows by heart
 
 
@@ -51,7 +56,7 @@ def test_encoder_and_decoder_have_the_published_numbers_of_parameters(name):
         for network in ("encoder.", "decoder.")
     ]
     assert tuple(counts) == COUNTS[name]
-    assert parameters.size == sum(COUNTS[name])
+    assert parameters.size == sum(COUNTS[name]) + PRIORS.get(name, 0)
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -99,6 +104,35 @@ def test_the_architectures_are_those_of_their_papers():
     assert {mc.build(name).latent_dim for name in ("vector", "embedding", "latent2d", "gaussian")} == {2}
     assert {mc.build(name).latent_dim for name in ("mlp", "mlp-small", "pathways")} == {16}
     assert {mc.build(name).likelihood for name in DENSE if name != "gaussian"} == {Bernoulli()}
+
+
+def test_the_importance_weighted_networks_are_tanh_from_glorots_start_and_only_one_has_a_prior_of_its_own():
+    plain, conditional = mc.build("iwae"), mc.build("iwae-conditional")
+    assert plain.condition == Nothing()
+    assert plain.prior is None
+    assert (plain.latent_dim, conditional.latent_dim) == (50, 100)
+    for model in (plain, conditional):
+        for network in (model.encoder, model.decoder):
+            assert [layer.activation for layer in network.layers] == ["tanh", "tanh", "linear"]
+        assert isinstance(model.objective, IWAE)
+        W = model.parameters["encoder.1.W"]
+        assert abs(W).max() <= np.sqrt(6 / 400) < 1.05 * abs(W).max()
+    assert mc.build("iwae", objective=ELBO(samples=5)).objective.used == 5
+
+
+def test_any_preset_may_have_a_prior_that_sees_the_condition():
+    for name, condition in (("embedding", Classes(10, 16)), ("mlp", Parts({"a": Classes(3, 2), "b": Vector(2)}))):
+        model = mc.build(name, condition=condition, conditional_prior=True, latent_dim=3, device="numpy")
+        p, _ = model.prior.forward(*condition.encode(condition.example(2), model.kernels, model.dtype))
+        assert p.shape == (2, 6)
+        assert [n for n, _ in model.networks] == ["encoder", "prior", "decoder"]
+
+
+def test_the_published_schedule_comes_with_the_preset():
+    for name in ("iwae", "iwae-conditional"):
+        preset = find(name)
+        assert (preset.epochs, preset.batch_size, preset.learning_rate) == (3280, 20, Tripling())
+        assert (preset.optimizer, preset.pixels, preset.mean_start) == (Adam(epsilon=1e-4), "dynamic", True)
 
 
 def test_a_preset_remembers_the_protocol_of_its_reference():
@@ -181,7 +215,9 @@ def test_an_unknown_preset_is_refused_and_the_nearest_offered(name, message):
         mc.build(name)
 
 
-@pytest.mark.parametrize("override", ["latent_dims", "epochs", "name", "batch_size", "networks"])
+@pytest.mark.parametrize(
+    "override", ["latent_dims", "epochs", "name", "batch_size", "networks", "learning_rate", "pixels"]
+)
 def test_an_unknown_override_is_refused_and_all_others_listed(override):
     with pytest.raises(
         TypeError, match=f"^{override}: not an option of a preset; .*expected one of .*latent_dim"

@@ -90,6 +90,8 @@ TESTS = {
         "kernels/test_devices",
         "models/test_cvae",
         "kernels/test_probability",
+        "test_objectives",
+        "test_evaluate",
     ),
     "kernels/convolution": ("kernels/test_convolution", "layers/test_pooling", "layers/test_convolution"),
     "minicvae/distributions": (

@@ -1,0 +1,329 @@
+"""The `cuda` device: CUDA kernels around cuBLAS's products, on CuPy arrays.
+
+The kernels stand in the `.cu` files beside this one; what they do not do faster, the reference does on CuPy arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minicvae.kernels.cuda.graph import Recorded
+from minicvae.kernels.cuda.images import CudaImages
+from minicvae.kernels.cuda.launch import Launcher, blocks
+from minicvae.kernels.cuda.products import Cublas, Epilogue
+from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
+
+__all__ = ["Cuda"]
+
+AHEAD = 2**25  # bytes that are uploaded in one go, ahead of the steps that need them
+GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
+INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
+
+
+def _cupy() -> Any:
+    """CuPy, or the reason why it cannot be had."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(f"device 'cuda': CuPy is not installed; {INSTALL}, or use device='cpu'") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"device 'cuda': no working NVIDIA driver ({error}); use device='cpu'") from error
+    if count == 0:
+        raise RuntimeError("device 'cuda': CuPy finds no NVIDIA GPU; use device='cpu'")
+    return cupy
+
+
+def _summing(d: int) -> int:
+    """The threads of a block that sums over d numbers: a power of two from 32 to 256."""
+    return min(256, max(32, 1 << (d - 1).bit_length()))
+
+
+class Cuda(CudaImages):
+    """The kernels that are worth more than CuPy's expressions; the reference does the rest.
+
+    Those for images stand in `images.py`, with what both need of bias, activation and rows.
+    """
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__(_cupy())
+        self.launch = Launcher(self.xp)
+        self.products = Cublas(self.xp, self.launch)
+        self.graphs = os.environ.get(GRAPHS, "0") != "0"
+        self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
+
+    def to_numpy(self, values: Array) -> np.ndarray:
+        """`values` copied from the GPU."""
+        return self.xp.asnumpy(values)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """Copied piece by piece: CuPy may upload the addresses of many small arrays, which no graph would have."""
+        shape, start = list(arrays[0].shape), 0
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+        joined = self.xp.empty(tuple(shape), arrays[0].dtype)
+        for a in arrays:
+            stop = start + a.shape[axis]
+            joined[(*(slice(None),) * axis, slice(start, stop))] = a
+            start = stop
+        return joined
+
+    def wait(self) -> None:
+        """Until everything that was launched is done."""
+        self.xp.cuda.Device().synchronize()
+
+    def describe(self) -> tuple[str, int, str]:
+        """The GPU's name, its multiprocessors, and the versions of CUDA, the driver and CuPy."""
+        runtime = self.xp.cuda.runtime
+        gpu, cuda, driver = runtime.getDeviceProperties(0), runtime.runtimeGetVersion(), runtime.driverGetVersion()
+        versions = [f"{version // 1000}.{version % 1000 // 10}" for version in (cuda, driver)]
+        software = f"CUDA {versions[0]}, driver for CUDA {versions[1]}, CuPy {self.xp.__version__}"
+        return gpu["name"].decode(), gpu["multiProcessorCount"], software
+
+    def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
+        """The arrays, uploaded many at a time."""
+        waiting: list[np.ndarray] = []
+        for a in arrays:
+            waiting.append(a)
+            if sum(x.nbytes for x in waiting) >= AHEAD:
+                yield from self._uploaded(waiting)
+                waiting = []
+        yield from self._uploaded(waiting)
+
+    def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:
+        """Views into one array of the device, which takes all in one go."""
+        if arrays:
+            flat, start = self.xp.asarray(np.concatenate([a.ravel() for a in arrays])), 0
+            for a in arrays:
+                yield flat[start : start + a.size].reshape(a.shape)
+                start += a.size
+
+    def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
+        """All of the numbers, read in one go."""
+        return self.to_numpy(self.xp.stack([x for row in numbers for x in row])).reshape(len(numbers), -1)
+
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, recorded as a CUDA graph where `graphs` says so."""
+        return Recorded(self, run) if self.graphs else run
+
+    def goes_on(self, numbers: Sequence[Array]) -> bool:
+        """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
+        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), self.stop, threads=1)
+        return True
+
+    def end_steps(self) -> None:
+        """The optimisers work again."""
+        self.stop.fill(0)
+
+    def gather(self, images: Array, index: Array, dtype: Any) -> Array:
+        """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
+        if images.dtype not in (np.uint8, np.dtype(dtype)):
+            return super().gather(images, index, dtype)
+        kernel = "gather_pixels" if images.dtype == np.uint8 else "gather_rows"
+        return self.rows_of(self.whole(images), index, dtype, kernel)
+
+    def rows_of(self, table: Array, index: Array, dtype: Any, kernel: str = "gather_rows") -> Array:
+        """table[index], (n, d), by a kernel that may scale it."""
+        d = table.shape[1]
+        x = self.xp.empty((len(index), d), dtype)
+        self.launch(kernel, dtype, blocks(x.size), table, self.whole(index), x, d, x.size)
+        return x
+
+    # Networks
+
+    def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
+        """The product of the float parts, then the gathered rows, the bias and the activation in one pass."""
+        pairs, others = [], []
+        row: tuple[Array, ...] = ()
+        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
+        for part, rows in row_blocks(parts):
+            if isinstance(part, OneHot) and not row:
+                row = W[rows], self.whole(part.labels)
+            elif isinstance(part, OneHot):
+                others.append(self.rows_of(W[rows], part.labels, W.dtype))
+            elif part.shape[1]:
+                pairs.append((part, W[rows]))
+        return self.products.joined(pairs, (n, len(b)), Epilogue(b, activation, *row), others)
+
+    def dense_backward(
+        self,
+        dy: Array,
+        parts: Sequence[Part],
+        y: Array,
+        W: Array,
+        activation: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: Sequence[bool],
+    ) -> tuple[Array | None, ...]:
+        """The slope and db in one pass, then the products by cuBLAS, and the labels' rows of dW in another."""
+        g = self.slope_times(dy, y, activation, db, accumulate)
+        dparts: list[Array | None] = []
+        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
+            if isinstance(part, OneHot):
+                self._scatter(g, part.labels, dW[rows], accumulate)
+                dparts.append(None)
+            else:
+                if part.shape[1]:
+                    self.products.plain(part.T, g, dW[rows], accumulate)
+                dparts.append(self.products.plain(g, W[rows].T) if need else None)
+        return tuple(dparts)
+
+    def embedding(self, E: Array, labels: Array) -> Array:
+        """y = E[labels]."""
+        return self.rows_of(E, labels, E.dtype)
+
+    def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
+        """dE_k = Σ over {n: labels_n = k} of dy_n, a thread for each number of dE."""
+        self._scatter(self.whole(dy), labels, dE, accumulate)
+
+    def _scatter(self, g: Array, labels: Array, dE: Array, accumulate: bool) -> None:
+        shape = len(g), g.shape[1], dE.size
+        self.launch("scatter_rows", g.dtype, blocks(dE.size), g, self.whole(labels), dE, *shape, accumulate)
+
+    def scale_rows(self, rows: Array, scale: Array) -> Array:
+        """y_nd = scale_n rows_nd."""
+        y, d = self.xp.empty(rows.shape, rows.dtype), rows.shape[1]
+        self.launch("scale_rows", y.dtype, blocks(y.size), self.whole(rows), self.whole(scale), y, d, y.size)
+        return y
+
+    # The Gaussian posterior
+
+    def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:
+        """z = mean + exp(log_var / 2) ⊙ eps, in one pass."""
+        z, l = self.xp.empty(eps.shape, mean.dtype), mean.shape[1]
+        rows = *self.rows(mean), *self.rows(log_var)
+        self.launch("reparameterise", z.dtype, blocks(z.size), *rows, self.whole(eps), z, l, mean.size, z.size)
+        return z
+
+    def reparameterise_backward(self, dz: Array, log_var: Array, eps: Array) -> tuple[Array, Array]:
+        """dmean and dlog_var in one pass over dz and eps."""
+        dmean, dlog_var = self._like(log_var, 2)
+        given = self.whole(dz), *self.rows(log_var), self.whole(eps)
+        shape = log_var.shape[1], log_var.size, len(dz)
+        self.launch("reparameterise_backward", dz.dtype, blocks(dmean.size), *given, dmean, dlog_var, *shape)
+        return dmean, dlog_var
+
+    def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
+        """The KL and its derivative by log_var in one pass; that by mean is mean."""
+        kl, dlog_var = self._like(mean, 2)
+        given = *self.rows(mean), *self.rows(log_var)
+        self.launch("kl_standard", kl.dtype, blocks(kl.size), *given, kl, dlog_var, mean.shape[1], kl.size)
+        return kl, mean, dlog_var
+
+    def kl_diagonal(
+        self, mean: Array, log_var: Array, prior_mean: Array, prior_log_var: Array
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """The KL and its four derivatives in one pass."""
+        results = self._like(mean, 5)
+        given = [x for a in (mean, log_var, prior_mean, prior_log_var) for x in self.rows(a)]
+        self.launch("kl_diagonal", mean.dtype, blocks(mean.size), *given, *results, mean.shape[1], mean.size)
+        kl, dmean, dlog_var, dprior_mean, dprior_log_var = results
+        return kl, dmean, dlog_var, dprior_mean, dprior_log_var
+
+    def log_ratio(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """The ratio of each sample and its derivatives in one pass."""
+        ratio, dmean, dlog_var = self._like(eps, 3)
+        given = *self.rows(mean), *self.rows(log_var), self.whole(eps)
+        shape = mean.shape[1], mean.size, ratio.size
+        self.launch("log_ratio", ratio.dtype, blocks(ratio.size), *given, ratio, dmean, dlog_var, *shape)
+        return ratio, dmean, dlog_var
+
+    def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """The means over the samples in one pass."""
+        kl, dmean, dlog_var = self._like(mean, 3)
+        given = *self.rows(mean), *self.rows(log_var), self.whole(eps)
+        shape = mean.shape[1], kl.size, len(eps)
+        self.launch("kl_monte_carlo", kl.dtype, blocks(kl.size), *given, kl, dmean, dlog_var, *shape)
+        return kl, dmean, dlog_var
+
+    def log_mean_exp(self, log_w: Array) -> tuple[Array, Array]:
+        """The bound of each example and the weights of its samples, in one launch."""
+        samples, n = log_w.shape
+        bound, weights = self.xp.empty(n, log_w.dtype), self.xp.empty(log_w.shape, log_w.dtype)
+        self.launch("log_mean_exp", log_w.dtype, blocks(n), self.whole(log_w), bound, weights, n, samples)
+        return bound, weights
+
+    def _like(self, a: Array, count: int) -> list[Array]:
+        """So many uninitialised arrays of the shape and type of a."""
+        return [self.xp.empty(a.shape, a.dtype) for _ in range(count)]
+
+    # Likelihoods
+
+    def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("bernoulli", logits, x)
+
+    def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("gaussian", logits, x, sigma, x.shape[1] * (float(np.log(sigma)) + LOG_2PI / 2))
+
+    def gaussian_learned(self, h: Array, x: Array) -> tuple[Array, Array]:
+        """The likelihood and its derivative from one exponential an element."""
+        return self._likelihood("gaussian_learned", h, x, LOG_2PI)
+
+    def _likelihood(self, kernel: str, h: Array, x: Array, *settings: float) -> tuple[Array, Array]:
+        """A block for each example."""
+        n, d = x.shape
+        nll, derivative = self.xp.empty(n, h.dtype), self.xp.empty(h.shape, h.dtype)
+        given = self.whole(h), self.whole(x), nll, derivative, d, *settings
+        self.launch(kernel, h.dtype, n, *given, threads=_summing(d))
+        return nll, derivative
+
+    def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
+        """The losses and both derivatives in one launch."""
+        losses, (dnll,), (dkl,) = self.xp.empty(3, np.float64), self._like(nll, 1), self._like(kl, 1)
+        weights = (0.0, weight) if isinstance(weight, self.xp.ndarray) else (weight, None)
+        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, *weights, floor
+        self.launch("elbo", kl.dtype, 1, *given)
+        return losses[0], losses[1], losses[2], dnll, dkl
+
+    # Optimisers
+
+    def clip(self, grad: Array, limit: float) -> Array:
+        """The norm stays on the device, and so does what it decides."""
+        norm = self.norm(grad)
+        grad *= limit / self.xp.maximum(norm, limit)
+        return norm
+
+    def sgd(
+        self,
+        value: Array,
+        grad: Array,
+        velocity: Array,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the three buffers."""
+        size = len(value)
+        settings = learning_rate, momentum, nesterov, weight_decay
+        self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings, self.stop)
+
+    def adam(
+        self,
+        value: Array,
+        grad: Array,
+        m: Array,
+        v: Array,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        """One pass over the four buffers."""
+        size = len(value)
+        # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
+        decays = beta1, 1 - beta1, beta2, 1 - beta2
+        settings = *decays, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay
+        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings, self.stop)

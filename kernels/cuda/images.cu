@@ -1,0 +1,132 @@
+// Images NHWC: windows and their transpose, pooling, upsampling. A thread for each number of the result, which it
+// gathers from wherever it comes: nothing is scattered, so no two threads meet.
+//
+// A kernel or pool is kh by kw, a stride s by t; p and q are the rows and columns of zeros before the image.
+
+// P_nijabc = x_n,(i s - p + a),(j t - q + b),c, zero outside of the image (im2col).
+KERNEL windows(const real* x, real* P, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,
+               int p, int q, int size) {
+    int rest = place();
+    if (rest >= size) return;
+    int index = rest;
+    int channel = rest % c;
+    rest /= c;
+    int b = rest % kw;
+    rest /= kw;
+    int a = rest % kh;
+    rest /= kh;
+    int j = rest % j_count;
+    rest /= j_count;
+    int row = rest % i_count * s - p + a, column = j * t - q + b, n = rest / i_count;
+    bool inside = row >= 0 && row < h && column >= 0 && column < w;
+    P[index] = inside ? x[((n * h + row) * w + column) * c + channel] : 0;
+}
+
+// x_nhwc = Σ of u_nijabc over all windows that hold the pixel (col2im); size is that of x.
+KERNEL overlap_add(const real* u, real* x, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,
+                   int p, int q, int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, column = index / c % w + q, row = index / c / w % h + p, n = index / c / w / h;
+    real sum = 0;
+    for (int a = row % s; a < kh && a <= row; a += s) {
+        int i = (row - a) / s;
+        if (i >= i_count) continue;
+        for (int b = column % t; b < kw && b <= column; b += t) {
+            int j = (column - b) / t;
+            if (j < j_count) sum += u[((((n * i_count + i) * j_count + j) * kh + a) * kw + b) * c + channel];
+        }
+    }
+    x[index] = sum;
+}
+
+// The largest pixel of each window, NaN where it holds one; size is that of y.
+KERNEL max_pool(const real* x, real* y, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,
+                int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, j = index / c % j_count, i = index / c / j_count % i_count, n = index / c / j_count / i_count;
+    const real* corner = x + ((n * h + i * s) * w + j * t) * c + channel;
+    real largest = corner[0];
+    for (int a = 0; a < kh; a++)
+        for (int b = 0; b < kw; b++) {
+            real v = corner[(a * w + b) * c];
+            if (v > largest || v != v) largest = v;
+        }
+    y[index] = largest;
+}
+
+// dx: of each window, dy at the first pixel, row by row, that is not below the maximum; size is that of x.
+KERNEL max_pool_backward(const real* dy, const real* x, const real* y, real* dx, int h, int w, int c, int i_count,
+                         int j_count, int kh, int kw, int s, int t, int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, column = index / c % w, row = index / c / w % h, n = index / c / w / h;
+    real sum = 0;
+    for (int a = row % s; a < kh && a <= row; a += s) {
+        int i = (row - a) / s;
+        if (i >= i_count) continue;
+        for (int b = column % t; b < kw && b <= column; b += t) {
+            int j = (column - b) / t;
+            if (j >= j_count) continue;
+            int at = ((n * i_count + i) * j_count + j) * c + channel;
+            const real* corner = x + ((n * h + i * s) * w + j * t) * c + channel;
+            bool first = !(x[index] < y[at]);  // equal, or NaN
+            for (int before = 0; first && before < a * kw + b; before++)
+                first = corner[(before / kw * w + before % kw) * c] < y[at];
+            if (first) sum += dy[at];
+        }
+    }
+    dx[index] = sum;
+}
+
+// The mean of each window; size is that of y.
+KERNEL avg_pool(const real* x, real* y, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,
+                int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, j = index / c % j_count, i = index / c / j_count % i_count, n = index / c / j_count / i_count;
+    const real* corner = x + ((n * h + i * s) * w + j * t) * c + channel;
+    real sum = 0;
+    for (int a = 0; a < kh; a++)
+        for (int b = 0; b < kw; b++) sum += corner[(a * w + b) * c];
+    y[index] = sum / (kh * kw);
+}
+
+// dx = Σ of dy / (kh kw) over the windows that hold the pixel; size is that of x.
+KERNEL avg_pool_backward(const real* dy, real* dx, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s,
+                         int t, int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, column = index / c % w, row = index / c / w % h, n = index / c / w / h;
+    real sum = 0;
+    for (int a = row % s; a < kh && a <= row; a += s) {
+        int i = (row - a) / s;
+        if (i >= i_count) continue;
+        for (int b = column % t; b < kw && b <= column; b += t) {
+            int j = (column - b) / t;
+            if (j < j_count) sum += dy[((n * i_count + i) * j_count + j) * c + channel];
+        }
+    }
+    dx[index] = sum / (kh * kw);
+}
+
+// y: each pixel of x (n, h, w, c) a block of s by t; size is that of y.
+KERNEL upsample(const real* x, real* y, int h, int w, int c, int s, int t, int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, column = index / c % (w * t), row = index / c / (w * t) % (h * s);
+    int n = index / c / (w * t) / (h * s);
+    y[index] = x[((n * h + row / s) * w + column / t) * c + channel];
+}
+
+// dx: the sum over the block that the pixel became; h, w and size are those of dx.
+KERNEL upsample_backward(const real* dy, real* dx, int h, int w, int c, int s, int t, int size) {
+    int index = place();
+    if (index >= size) return;
+    int channel = index % c, column = index / c % w, row = index / c / w % h, n = index / c / w / h;
+    real sum = 0;
+    for (int a = 0; a < s; a++)
+        for (int b = 0; b < t; b++) sum += dy[((n * h * s + row * s + a) * w * t + column * t + b) * c + channel];
+    dx[index] = sum;
+}

@@ -1,0 +1,160 @@
+"""A step recorded as a CUDA graph: the same losses and weights, whatever differs from step to step.
+
+On a GPU if there is one, and on the stand-in, which records what a stream would, refuses what a stream refuses (cuBLAS,
+and whatever waits for the GPU), spoils what the recording itself has computed, and does everything again at a launch.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import standin
+from standin.arrays import LAUNCHED
+
+import minicvae as mc
+from minicvae import conditions
+from minicvae.callbacks import Callback
+from minicvae.kernels import load
+from minicvae.kernels.cuda import GRAPHS, Cuda
+from minicvae.models.presets import PRESETS
+from minicvae.objectives import ELBO, IWAE
+from minicvae.schedules import Linear
+from minicvae.training import NonFiniteError
+
+SHAPE = (8, 8)
+SMALL = {"image_shape": SHAPE, "latent_dim": 2, "encoder_widths": (6, 5), "decoder_widths": (5, 6)}
+
+
+class Numbers(NamedTuple):
+    total: object
+    largest: object
+
+
+@pytest.fixture
+def graphs(kernels_of_cuda, monkeypatch):
+    """The CUDA kernels, which record what is repeated."""
+    monkeypatch.setattr(
+        "minicvae.models.base.load", lambda device: kernels_of_cuda if device == "cuda" else load(device)
+    )
+    monkeypatch.setattr(kernels_of_cuda, "graphs", True)
+    return kernels_of_cuda
+
+
+def trained(preset, device="cuda", overrides=None, **settings):
+    """(history, weights) of a training of 10 images by 4: the last batch of an epoch is a shorter one."""
+    model = mc.build(preset, device=device, dtype="float64", **SMALL | (overrides or {}))
+    rng = np.random.default_rng(0)
+    x, c = rng.integers(0, 256, (10, *SHAPE), np.uint8), conditions.draw(model.condition, 10, rng)
+    history = model.fit(x, c, epochs=4, batch_size=4, verbose=0, seed=3, **settings)
+    found = {name: values for name, values in history.history.items() if name != "seconds"}
+    return found, model.kernels.to_numpy(model.parameters.value)
+
+
+CASES = {name: (name, {}, {}) for name in PRESETS} | {
+    "iwae": ("mlp", {"objective": IWAE(3)}, {}),
+    "annealed": ("mlp", {}, {"beta": Linear(0.0, 1.0), "learning_rate": Linear(1e-2, 1e-3)}),
+    "annealed iwae": ("mlp", {"objective": IWAE(2)}, {"beta": Linear(0.0, 1.0)}),
+    "free bits": ("mlp", {"objective": ELBO(free_bits=0.1, samples=3, decoded=2)}, {}),
+    "clipped": ("mlp", {}, {"clip_norm": 0.1}),
+    "black and white": ("mlp", {}, {"binarise": True}),
+    "validated": ("mlp", {}, {"validation_data": (np.zeros((5, *SHAPE), np.uint8), np.arange(5))}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_recorded_training_is_the_training(graphs, name):
+    preset, overrides, settings = CASES[name]
+    LAUNCHED.clear()
+    (found, weights), (expected, other_weights) = (trained(preset, d, overrides, **settings) for d in ("cuda", "numpy"))
+    if graphs.xp.ndarray is standin.ndarray:
+        assert LAUNCHED["graph"] == 4 * 3 - 2  # the first step of either size runs as it is
+    assert found == {key: pytest.approx(values, rel=1e-9) for key, values in expected.items()}
+    np.testing.assert_allclose(weights, other_weights, rtol=1e-6, atol=1e-9)
+
+
+def test_a_recorded_step_is_one_launch_of_the_graph_and_the_host_runs_no_model(graphs, monkeypatch):
+    ran, launches, gather = Counter(), [], Cuda.gather
+    monkeypatch.setattr(Cuda, "gather", lambda *given: ran.update(gather=1) or gather(*given))
+
+    class Diary(Callback):
+        def on_step_end(self, epoch, step, losses):
+            launches.append((standin.LAUNCHES.copy(), LAUNCHED.copy()))
+
+    trained("mlp", callbacks=[Diary()])
+    assert ran == {"gather": 4}  # of either size, the first step and the recording
+    if graphs.xp.ndarray is not standin.ndarray:
+        return
+    (before, graphs_before), (after, graphs_after) = launches[-3:-1]
+    assert graphs_after - graphs_before == {"graph": 1}
+    within = {"gather_pixels", "bernoulli", "reparameterise", "elbo", "product_32"}  # some of what the graph launches
+    assert within < set(after - before)
+
+
+def test_a_loss_that_is_not_finite_is_found_in_a_recorded_step_too(graphs):
+    class Breaker(Callback):
+        def on_train_begin(self, model, plan):
+            self.parameters = model.parameters
+
+        def on_step_end(self, epoch, step, losses):
+            if (epoch, step) == (2, 0):
+                self.parameters["decoder.2.b"] = np.full(64, np.inf)
+
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"epoch 3, step 2: .*decoder\.2\.b"):
+        trained("mlp", callbacks=[Breaker()])
+    assert trained("mlp")[0] == {k: pytest.approx(v) for k, v in trained("mlp", "numpy")[0].items()}  # it goes on
+
+
+def test_a_number_may_differ_from_call_to_call(kernels_of_cuda, graphs):
+    ran = []
+
+    def run(scale, a):
+        ran.append(a.shape)
+        return Numbers((a * scale).sum(), a.max())
+
+    repeated = kernels_of_cuda.repeated(run)
+    for scale, size in [(1.0, 3), (2.0, 3), (3.0, 3), (3.0, 5), (3.0, 3), (4.0, 3)]:
+        a = np.random.default_rng(size).random(size)
+        found = repeated(scale, kernels_of_cuda.array(a))
+        assert type(found) is Numbers
+        np.testing.assert_allclose([float(x) for x in found], [(a * scale).sum(), a.max()], rtol=1e-15)
+    assert ran == [(3,), (3,), (5,)]  # the first call, the recording, and the first call of another size
+
+
+def test_results_are_not_overwritten_by_the_next_call(kernels_of_cuda, graphs):
+    repeated = kernels_of_cuda.repeated(lambda a: Numbers(a.sum(), a.max()))
+    found = [repeated(kernels_of_cuda.array(np.full(3, float(i)))) for i in range(5)]
+    assert [float(f.total) for f in found] == [0.0, 3.0, 6.0, 9.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "error", "message"),
+    [
+        (lambda k, a: a @ a, NotImplementedError, "cuBLAS"),
+        (lambda k, a: k.xp.tensordot(a, a, 1), NotImplementedError, "cuBLAS"),
+        (lambda k, a: float(a.sum()), RuntimeError, "apture"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_and_everything_is_as_before(
+    kernels_of_cuda, graphs, forbidden, error, message
+):
+    def run(a):
+        forbidden(kernels_of_cuda, a)
+        return Numbers(a.sum(), a.max())
+
+    repeated, products, a = kernels_of_cuda.repeated(run), kernels_of_cuda.products, kernels_of_cuda.array(np.ones(3))
+    repeated(a)
+    with pytest.raises(error, match=message):
+        repeated(a)
+    assert kernels_of_cuda.products is products
+    assert float((a @ a).sum()) == 3.0
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, False), ("0", False), ("1", True)])
+def test_the_switch_is_an_environment_variable(kernels_of_cuda, monkeypatch, value, expected):
+    monkeypatch.setattr("minicvae.kernels.cuda._cupy", lambda: kernels_of_cuda.xp)
+    monkeypatch.delenv(GRAPHS, raising=False)
+    if value is not None:
+        monkeypatch.setenv(GRAPHS, value)
+    kernels, run = Cuda(), lambda: None
+    assert (kernels.repeated(run) is not run) == expected

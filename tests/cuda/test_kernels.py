@@ -1,0 +1,366 @@
+"""The CUDA kernels against the reference: built for the host and run thread by thread, and on a GPU if there is one.
+
+The cases and the bound on rounding are those of `test_cpu.py`; images come here.
+"""
+
+import numpy as np
+import pytest
+import standin
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_cpu import CASES, Case, absolute, assert_close, seeds, strided
+
+from minicvae.kernels import Reference
+from minicvae.kernels.convolution import span
+from minicvae.kernels.cuda import products
+from minicvae.kernels.cuda.products import Epilogue, Tiled
+
+reference = Reference()
+ACTIVATIONS = st.sampled_from(["linear", "relu", "tanh", "elu", "sigmoid"])
+
+
+def image_case(draw, rng):
+    """(arguments with an image x, kernel, stride, padding), a kernel that fits into the image where it must."""
+    n, c = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5]))
+    size = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    kernel, stride = ((draw(st.integers(1, 4)), draw(st.integers(1, 4))) for _ in range(2))
+    padding = draw(st.sampled_from(["same", "valid"]))
+    if padding == "valid":
+        size = tuple(map(max, size, kernel))
+    return {"x": rng.standard_normal((n, *size, c))}, kernel, stride, padding
+
+
+def convolution(name):
+    """`name`, conv2d or conv2d_transpose, and its backward, as one case."""
+
+    def case(draw, rng):
+        arguments, kernel, stride, padding = image_case(draw, rng)
+        c_in, c_out, activation = arguments["x"].shape[3], draw(st.integers(1, 5)), draw(ACTIVATIONS)
+        channels = (c_in, c_out) if name == "conv2d" else (c_out, c_in)
+        settings, accumulate, need = (stride, padding), draw(st.booleans()), draw(st.booleans())
+        arguments |= {"W": rng.standard_normal((*kernel, *channels)), "b": rng.standard_normal(c_out)}
+        y = getattr(reference, name)(arguments["x"], arguments["W"], arguments["b"], activation, *settings)
+        arguments |= {"y": y, "dy": rng.standard_normal(y.shape)}
+        arguments |= {"dW": rng.standard_normal(arguments["W"].shape), "db": rng.standard_normal(c_out)}
+
+        def run(k, a, f=activation):
+            dW, db = a["dW"].copy(), a["db"].copy()
+            y = getattr(k, name)(a["x"], a["W"], a["b"], f, *settings)
+            back = a["dy"], a["x"], a["y"], a["W"], f, *settings, dW, db, accumulate, need
+            dx = getattr(k, f"{name}_backward")(*back)
+            return {"y": y, "dW": dW, "db": db} | ({} if dx is None else {"dx": dx})
+
+        def sizes(a):
+            a = absolute(a)
+            found = run(reference, a | {"dy": 2 * a["dy"]}, "linear")
+            return found | {"y": 1 + found["y"]}
+
+        return Case(run, arguments, sizes, arguments["W"].size + y.size + 1, ("x", "dy"))
+
+    return case
+
+
+def pool(name):
+    """`name`, max_pool or avg_pool, and its backward; pixels of few levels, so that many are equal."""
+
+    def case(draw, rng):
+        arguments, size, stride, _ = image_case(draw, rng)
+        n, h, w, c = arguments["x"].shape
+        x = arguments["x"] = rng.integers(0, 3, (n, max(h, size[0]), max(w, size[1]), c)) / 2.0
+        y = getattr(reference, name)(x, size, stride)
+        arguments |= {"y": y, "dy": rng.standard_normal(y.shape)}
+        given_x = name == "max_pool"
+
+        def run(k, a):
+            inputs = (a["dy"], a["x"], a["y"]) if given_x else (a["dy"], a["x"].shape[1:3])
+            return {
+                "y": getattr(k, name)(a["x"], size, stride),
+                "dx": getattr(k, f"{name}_backward")(*inputs, size, stride),
+            }
+
+        return Case(run, arguments, lambda a: run(reference, absolute(a)), np.prod(size), ("x", "dy"))
+
+    return case
+
+
+def upsampling(draw, rng):
+    arguments, _, factor, _ = image_case(draw, rng)
+    n, h, w, c = arguments["x"].shape
+    arguments["dy"] = rng.standard_normal((n, h * factor[0], w * factor[1], c))
+
+    def run(k, a):
+        return {"y": k.upsample(a["x"], factor), "dx": k.upsample_backward(a["dy"], factor)}
+
+    return Case(run, arguments, lambda a: run(reference, absolute(a)), np.prod(factor), ("x", "dy"))
+
+
+def overlap(draw, rng):
+    arguments, kernel, stride, padding = image_case(draw, rng)
+    size = arguments.pop("x").shape[1:3]
+    (i, *_), (j, *_) = (span(*axis, padding) for axis in zip(size, kernel, stride, strict=True))
+    arguments["u"] = rng.standard_normal((2, i, j, *kernel, 3))
+
+    def run(k, a):
+        return {"x": k.overlap_add(a["u"], size, stride, padding)}
+
+    return Case(run, arguments, lambda a: run(reference, absolute(a)), np.prod(kernel), ("u",))
+
+
+def embedding(draw, rng):
+    n, classes, d = draw(st.integers(1, 40)), draw(st.integers(1, 12)), draw(st.integers(1, 300))
+    arguments = {"E": rng.standard_normal((classes, d)), "labels": rng.integers(0, classes, n)}
+    return Case(lambda k, a: {"y": k.embedding(a["E"], a["labels"])}, arguments, lambda a: {"y": 1.0})
+
+
+def log_mean_exp(draw, rng):
+    s, n, scale = draw(st.integers(1, 60)), draw(st.integers(1, 300)), draw(st.sampled_from([0.1, 5.0, 100.0]))
+    arguments = {"log_w": scale * rng.standard_normal((s, n))}
+
+    def run(k, a):
+        return dict(zip(("bound", "weights"), k.log_mean_exp(a["log_w"]), strict=True))
+
+    def sizes(a):  # an error of log_w is one of the bound, and relative to the weight one of the weight
+        reach = 1 + np.abs(a["log_w"]).max(axis=0)
+        return {"bound": 1 + reach, "weights": (1 + reach) * run(reference, a)["weights"] + 1e-30}
+
+    return Case(run, arguments, sizes, s, ("log_w",))
+
+
+def log_ratio(draw, rng):
+    s, n, l = draw(st.integers(1, 5)), draw(st.integers(1, 40)), draw(st.integers(1, 9))
+    arguments = {"mean": rng.standard_normal((n, l)), "lv": rng.standard_normal((n, l))}
+    arguments["eps"] = rng.standard_normal((s, n, l))
+
+    def run(k, a):
+        return dict(enumerate(k.log_ratio(a["mean"], a["lv"], a["eps"])))
+
+    def sizes(a):
+        step = (1 + np.abs(a["lv"])) * np.exp(a["lv"] / 2) * np.abs(a["eps"])
+        reach = np.abs(a["mean"]) + step
+        return {0: (reach**2 + a["eps"] ** 2 + np.abs(a["lv"])) / 2, 1: reach, 2: (1 + reach * step) / 2}
+
+    return Case(run, arguments, sizes, 1, ("mean", "lv"))
+
+
+def elbo(draw, rng):
+    s, n, l = (
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([1, 2, 7, 9, 40])),
+        draw(st.sampled_from([1, 2, 31, 33, 70])),
+    )
+    arguments = {"nll": rng.standard_normal((s, n)), "kl": rng.standard_normal((n, l))}
+    weight, floor = draw(st.sampled_from([0.0, 0.7])), draw(st.sampled_from([-np.inf, 0.1]))
+    # A dimension at its very floor would be above it here and below it there.
+    arguments["kl"] += np.where(np.abs(arguments["kl"].mean(axis=0) - floor) < 1e-3, 0.01, 0)
+
+    def run(k, a):
+        *losses, dnll, dkl = k.elbo(a["nll"], a["kl"], weight, floor)
+        assert [x.dtype for x in losses] == 3 * [np.float64]
+        like = a["nll"].dtype  # the losses are in float64 whatever the type; the bound here is that of the type
+        return {"dnll": dnll, "dkl": dkl} | {f"loss{i}": x.astype(like) for i, x in enumerate(losses)}
+
+    def sizes(a):
+        total = np.abs(a["nll"]).mean() + (np.abs(a["kl"]).mean(axis=0) + 0.1).sum()
+        return dict.fromkeys(("loss0", "loss1", "loss2"), total) | {"dnll": 1 / a["nll"].size, "dkl": weight / n}
+
+    return Case(run, arguments, sizes, s * n + n * l, ("nll", "kl"))
+
+
+def many_rows(draw, rng):
+    """More rows than one block sums, so that the bias's gradient comes together in two launches."""
+    n, d = draw(st.sampled_from([511, 513, 1500])), draw(st.sampled_from([1, 31, 33]))
+    y = np.tanh(rng.standard_normal((n, d)))
+    arguments = {"dy": rng.standard_normal((n, d)), "y": y, "x": rng.standard_normal((n, 2))}
+    arguments |= {"W": rng.standard_normal((2, d)), "dW": rng.standard_normal((2, d)), "db": rng.standard_normal(d)}
+    accumulate, f = draw(st.booleans()), draw(ACTIVATIONS)
+
+    def run(k, a, f=f):
+        dW, db = a["dW"].copy(), a["db"].copy()
+        (dx,) = k.dense_backward(a["dy"], [a["x"]], a["y"], a["W"], f, dW, db, accumulate, [True])
+        return {"dW": dW, "db": db, "dx": dx}
+
+    def sizes(a):
+        a = absolute(a)
+        return run(reference, a | {"dy": 2 * a["dy"]}, "linear")
+
+    return Case(run, arguments, sizes, n + d, ("dy",))
+
+
+ALL = CASES | {
+    "conv2d": convolution("conv2d"),
+    "conv2d_transpose": convolution("conv2d_transpose"),
+    "max_pool": pool("max_pool"),
+    "avg_pool": pool("avg_pool"),
+    "upsample": upsampling,
+    "overlap_add": overlap,
+    "embedding": embedding,
+    "log_mean_exp": log_mean_exp,
+    "log_ratio": log_ratio,
+    "elbo": elbo,
+    "many_rows": many_rows,
+}
+FLAT = {"sgd", "adam"}  # whose buffers have no strides
+
+
+@pytest.fixture(params=["cublas", "tiled"])
+def either(kernels_of_cuda, request, monkeypatch):
+    """The kernels with the products of cuBLAS, for which NumPy stands in, and with our own."""
+    if request.param == "tiled":
+        monkeypatch.setattr(kernels_of_cuda, "products", Tiled(kernels_of_cuda.xp, kernels_of_cuda.launch))
+    return kernels_of_cuda
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_backward", "many_rows", "conv2d", "conv2d_transpose"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), seed=seeds, dtype=st.sampled_from(["float32", "float64"]))
+def test_either_kind_of_product_gives_what_the_reference_gives(either, name, data, seed, dtype):
+    assert_close(either, ALL[name](data.draw, np.random.default_rng(seed)), dtype)
+
+
+@settings(max_examples=40)
+@given(
+    m=st.sampled_from([1, 31, 33, 65, 130]),
+    n=st.sampled_from([1, 31, 33, 65, 130]),
+    k=st.sampled_from([1, 15, 16, 17, 255, 256, 700]),
+    ways=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    f=ACTIVATIONS,
+    enough=st.sampled_from([1, 8, 128]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=seeds,
+)
+def test_a_tiled_product_is_the_product(kernels_of_cuda, m, n, k, ways, f, enough, dtype, seed):
+    """Of every shape, in pieces and in one, of matrices that lie along rows or columns, with all that may follow."""
+    rng = np.random.default_rng(seed)
+    transposed_a, transposed_b, accumulate, labelled = ways
+    a, b, c = (rng.standard_normal(shape) for shape in ((m, k), (k, n), (m, n)))
+    bias, rows, labels = rng.standard_normal(n), rng.standard_normal((5, n)), rng.integers(0, 5, m)
+    a, b, c, bias, rows = (x.astype(dtype) for x in (a, b, c, bias, rows))
+    A = kernels_of_cuda.array(a.T.copy()).T if transposed_a else kernels_of_cuda.array(a)
+    B = kernels_of_cuda.array(b.T.copy()).T if transposed_b else kernels_of_cuda.array(b)
+    C, row = kernels_of_cuda.array(c), (kernels_of_cuda.array(rows), kernels_of_cuda.array(labels)) if labelled else ()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ENOUGH", enough)  # the smaller, the larger the tiles and the fewer the pieces
+        tiled = Tiled(kernels_of_cuda.xp, kernels_of_cuda.launch)
+        plain = tiled.plain(A, B, C, accumulate)
+        joined = tiled.joined([(A, B)], (m, n), Epilogue(kernels_of_cuda.array(bias), f, *row))
+        two = tiled.joined([(A, B), (A, B)], (m, n), Epilogue(kernels_of_cuda.array(bias), f, *row))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    size = np.abs(a).astype(np.float64) @ np.abs(b) + np.abs(c) + np.abs(bias) + np.abs(rows).max() + 1
+    more = bias + (rows[labels] if labelled else 0)
+    expected = {
+        "plain": (plain, exact + accumulate * c),
+        "joined": (joined, reference.activate(exact + more, f)),
+        "two": (two, reference.activate(2 * exact + more, f)),
+    }
+    allowed = 8 * np.sqrt(2 * k) * np.finfo(dtype).eps
+    for name, (found, truth) in expected.items():
+        assert found.dtype == dtype
+        error = np.abs(kernels_of_cuda.to_numpy(found).astype(np.float64) - truth)
+        assert np.all(error <= allowed * size), name
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_product_in_pieces_has_the_same_bits_in_whatever_order_they_come(kernels_of_cuda, monkeypatch, backwards):
+    rng = np.random.default_rng(0)
+    a, b = (kernels_of_cuda.array(rng.standard_normal(shape, np.float32)) for shape in ((40, 1000), (1000, 70)))
+    tiled = Tiled(kernels_of_cuda.xp, kernels_of_cuda.launch)
+    plain = tiled.plain(a, b)
+    monkeypatch.setitem(standin.ORDER, "backwards", backwards)
+    standin.LAUNCHES.clear()
+    np.testing.assert_array_equal(tiled.plain(a, b).get(), plain.get())
+    if kernels_of_cuda.xp.ndarray is standin.ndarray:
+        assert standin.LAUNCHES == {"product_32": 1, "sum_rows": 1}
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(data=st.data(), seed=seeds, dtype=st.sampled_from(["float32", "float64"]))
+def test_a_cuda_kernel_gives_what_the_reference_gives(kernels_of_cuda, name, data, seed, dtype):
+    assert_close(kernels_of_cuda, ALL[name](data.draw, np.random.default_rng(seed)), dtype)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - FLAT))
+@given(data=st.data(), seed=seeds)
+def test_a_cuda_kernel_takes_views_with_strides(kernels_of_cuda, name, data, seed):
+    case = ALL[name](data.draw, np.random.default_rng(seed))
+
+    def run(k, a):
+        return case.run(k, a | {key: on_device_with_strides(k, a[key]) for key in case.layouts})
+
+    assert_close(kernels_of_cuda, case._replace(run=run), "float32")
+
+
+def on_device_with_strides(kernels, a):
+    """The same numbers on the device, as every second row and column of a larger array, the last from the right."""
+    if kernels is not reference:
+        larger = kernels.array(np.zeros([2 * size for size in a.shape], a.dtype))
+        view = larger[tuple([slice(None, None, 2)] * (a.ndim - 1) + [slice(None, None, -2)])]
+        view[...] = a
+        return view
+    return strided(a)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_kl_keeps_its_digits_near_the_prior(kernels_of_cuda, dtype):
+    lv = np.array([[1e-3, -1e-4, 1e-6, -1e-7, 0.0]], dtype)
+    _, _, slope = kernels_of_cuda.kl_standard(*(kernels_of_cuda.array(a) for a in (np.zeros_like(lv), lv)))
+    np.testing.assert_allclose(slope.get(), np.expm1(lv.astype(np.float64)) / 2, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [-1e4, 0.0, 1e4])
+def test_a_log_mean_exp_neither_overflows_nor_loses_its_sum(kernels_of_cuda, offset, dtype):
+    log_w = np.array([[0.0, -2.0], [1.0, -np.inf], [-3.0, 5.0]], dtype) + np.array(offset, dtype)
+    bound, weights = (x.get() for x in kernels_of_cuda.log_mean_exp(kernels_of_cuda.array(log_w)))
+    expected, expected_weights = reference.log_mean_exp(log_w.astype(np.float64))
+    np.testing.assert_allclose(bound, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(weights, expected_weights, rtol=8 * np.finfo(dtype).eps, atol=1e-30)
+
+
+@given(seed=seeds, share=st.sampled_from([0.1, 0.5]), size=st.integers(1, 3), stride=st.integers(1, 3))
+def test_a_pool_passes_nan_on_and_back(kernels_of_cuda, seed, share, size, stride):
+    rng, pool, steps = np.random.default_rng(seed), (size, size), (stride, stride)
+    x = np.where(rng.random((2, 5, 6, 2)) < share, np.nan, rng.integers(0, 3, (2, 5, 6, 2)))
+    y = reference.max_pool(x, pool, steps)
+    dy = rng.standard_normal(y.shape)
+    found = kernels_of_cuda.max_pool(kernels_of_cuda.array(x), pool, steps)
+    np.testing.assert_array_equal(found.get(), y)
+    dx = kernels_of_cuda.max_pool_backward(kernels_of_cuda.array(dy), kernels_of_cuda.array(x), found, pool, steps)
+    np.testing.assert_allclose(dx.get(), reference.max_pool_backward(dy, x, y, pool, steps), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(data=st.data(), seed=seeds)
+def test_the_order_of_the_threads_changes_no_bit(kernels_of_cuda, name, data, seed):
+    """A barrier that lacks, or a block that reads what another writes, would show."""
+    case, found = ALL[name](data.draw, np.random.default_rng(seed)), []
+    try:
+        for backwards in (False, True):
+            standin.ORDER["backwards"] = backwards
+            arguments = {key: kernels_of_cuda.array(a) for key, a in case.arguments.items()}
+            results = case.run(kernels_of_cuda, arguments)
+            found.append({key: kernels_of_cuda.to_numpy(result).tobytes() for key, result in results.items()})
+    finally:
+        standin.ORDER["backwards"] = False
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ALL)
+@given(data=st.data(), seed=seeds)
+def test_a_cuda_kernel_neither_loses_nor_invents_what_is_not_finite(kernels_of_cuda, name, bad, data, seed):
+    rng = np.random.default_rng(seed)
+    case = ALL[name](data.draw, rng)
+    floats = [n for n, a in case.arguments.items() if a.dtype.kind == "f" and n not in ("y", "like")]
+    if not floats:  # pixels are bytes
+        return
+    arguments = dict(case.arguments)
+    planted = data.draw(st.sampled_from(floats))
+    arguments[planted] = arguments[planted].copy()
+    arguments[planted].flat[rng.integers(arguments[planted].size)] = bad
+    with np.errstate(all="ignore"):
+        truths = case.run(reference, arguments)
+        results = case.run(kernels_of_cuda, {key: kernels_of_cuda.array(a) for key, a in arguments.items()})
+    for key, truth in truths.items():
+        found, expected = ~np.isfinite(kernels_of_cuda.to_numpy(results[key])), ~np.isfinite(truth)
+        assert not np.any(found & ~expected), key
+        assert found.any() == expected.any(), key
