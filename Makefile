@@ -33,12 +33,13 @@ types: $(VENV)/test.stamp
 	rm -rf build && $(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p minicvae
 
-# Plants small bugs in the real source and reports which the tests do not notice; SAMPLE=0 plants them all (about an hour
-# on two cores), and what survives then is either a test that is missing or belongs into tests/mutation/equivalent.py.
+# Plants small bugs in the real source and reports which the tests do not notice (tests/mutation/README.md). SAMPLE=0
+# plants them all, and a run that is broken off goes on from RESULTS the next time.
 SAMPLE ?= 0
 SEED ?= 0
+RESULTS ?= build/mutants.csv
 mutants: $(VENV)/test.stamp
-	$(BIN)/python tests/mutation --sample $(SAMPLE) --seed $(SEED)
+	$(BIN)/python tests/mutation --sample $(SAMPLE) --seed $(SEED) --results $(RESULTS)
 
 # The built distribution in an environment of its own, away from the sources.
 wheel:

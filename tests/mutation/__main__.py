@@ -43,7 +43,7 @@ from operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # of computing for a trial: the slowest tests of a file without a bug take a third of that
-SILENCE = 20  # seconds without computing: a trial that is held up has them once, one that hangs twice in a row
+SILENCE, PATIENCE = 5, 12  # seconds without computing: a trial that is held up has them once, one that hangs ever again
 SUSPECTS = 6  # tests and cases that noticed bugs of the same operation, to be run first
 
 
@@ -277,7 +277,7 @@ def _in_child(trial: Trial, tests: Sequence[str], log: Path) -> None:
 def _end_if_it_hangs() -> None:
     """End this process once it waits without computing: how long it takes by the clock is up to what else runs."""
     silent = 0
-    while silent < 2:
+    while silent < PATIENCE:
         before = time.process_time()
         time.sleep(SILENCE)
         silent = silent + 1 if time.process_time() - before < SILENCE / 100 else 0

@@ -86,6 +86,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.diagnostics:label_probe: fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=1).permutation(len(z)), 2) -> fitted, scored = np.array_split(generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(z)), 2)",
         "minicvae.diagnostics:diagnose: some = generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(images))[:NEIGHBOURS] -> some = generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(images))[:NEIGHBOURS]",
         "minicvae.diagnostics:diagnose: fewer = seen[generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(seen))[:count]] -> fewer = seen[generator(seed, Purpose.DIAGNOSE, step=4).permutation(len(seen))[:count]]",
+        "minicvae.models.quadrants:ImageConditionedVAE._eps: return standard_normal(shape, self.dtype, seed, purpose, epoch=sample, step=rows.start // BATCH) -> return standard_normal(shape, self.dtype, seed, purpose, epoch=sample, step=rows.start)",
     ),
     "the noise is as likely with the other sign": (
         "minicvae.diagnostics:label_probe: z = mean + np.exp(log_var / 2) * noise -> z = mean - np.exp(log_var / 2) * noise",
@@ -109,9 +110,26 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "of two faults either may be named first": (
         "minicvae.gradcheck.rounding:_row: for label, array in (('result', result), ('truth', truth)): -> for label, array in (('truth', truth), ('result', result)):",
         "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((-1024.0, 'is not linear in dy'), (0.0, 'is not zero for dy = 0')):",
+        "minicvae.models.quadrants:ImageConditionedVAE._check_widths: for name in ('recognition', 'prior'): -> for name in ('prior', 'recognition'):",
     ),
     "any large factor will do": (
         "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((0.0, 'is not zero for dy = 0'), (-1025.0, 'is not linear in dy')):",
+    ),
+    "a sum is the same in either order": (
+        "minicvae.models.quadrants:ImageConditionedVAE.negative_log_likelihood: total = add(total, k.to_numpy(log_weight)) -> total = add(k.to_numpy(log_weight), total)",
+    ),
+    "only the first sample is taken, and its numbers are drawn first": (
+        "minicvae.models.quadrants:ImageConditionedVAE._eps: shape = (1, rows.stop - rows.start, self.latent_dim) -> shape = (2, rows.stop - rows.start, self.latent_dim)",
+    ),
+    "side by side they are as wide in either order": (
+        "minicvae.models.quadrants:ImageConditionedVAE._check_widths: inputs, expected = ((z, v), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns') -> inputs, expected = ((v, z), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns')",
+    ),
+    "differences from any of the points are the same": (
+        "minicvae.gradcheck.differences:rounding_noise: change = points - points[0] -> change = points - points[1]",
+    ),
+    "a limit a little higher or lower is as good: rounding errors of the difference lie below, noise far above": (
+        "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
+        "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > 9 * EPS * np.abs(change).max(axis=0)",
     ),
 }
 

@@ -16,7 +16,7 @@ accumulate -> not accumulate              the same
 return a, b -> b, a                       gradients in the wrong order
 f(a, b) -> f(b, a)                        arguments in the wrong order
 
-Left alone, because nobody could tell or anybody would: the order of the arguments of a bound, a product or a sum, of
+Left alone, because nobody could tell or anybody would: the order of the arguments of a bound, product, sum or ==, of
 the axes to sum over and of the types to be one of, which is the same either way, and of the arguments of `isinstance`
 and `zip`, which only breaks off; the -1 of a `reshape`, where NumPy takes any number below zero; what a kernel tells
 `share` of its cost, which decides who does the work and not what comes out; an error's text, and the check that raises
@@ -36,8 +36,8 @@ __all__ = ["Mutant", "mutants"]
 
 ACTIVATIONS = ["relu", "tanh", "elu", "sigmoid", "linear"]
 FLAGS = {"accumulate", "need", "nesterov", "need_dx"}
-BOUNDS = {"max", "min", "maximum", "minimum"}
-SWAPPED_IN_VAIN = BOUNDS | {"isinstance", "zip", "multiply", "logaddexp"}
+BOUNDS = {"max", "min", "maximum", "minimum", "fmax", "fmin"}
+SWAPPED_IN_VAIN = BOUNDS | {"isinstance", "zip", "multiply", "logaddexp", "array_equal"}
 COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
     ast.Gt: [ast.Lt, ast.GtE],
     ast.GtE: [ast.LtE, ast.Gt],
