@@ -150,11 +150,11 @@ def test_the_noise_is_never_below_half_a_unit_in_the_last_place(base):
     np.testing.assert_array_equal(rounding_noise([lambda t: (t, base)], base), EPS / 2 * np.abs(base))
 
 
-@given(exponents=st.lists(st.floats(-320, 308), max_size=5), signs=st.integers(0, 31))
+@given(exponents=st.lists(st.floats(-300, 307), max_size=5), signs=st.integers(0, 31))
 def test_the_length_of_a_vector_neither_overflows_nor_vanishes(exponents, signs):
     x = np.array([10.0**e * (-1) ** (signs >> i & 1) for i, e in enumerate(exponents)])
     with np.errstate(over="ignore"):
-        assert norm(x) == pytest.approx(math.hypot(*x), rel=1e-12)
+        assert norm(x) == pytest.approx(math.hypot(*x), rel=1e-12, abs=0)
 
 
 def test_the_length_of_what_is_not_finite_is_not_finite():

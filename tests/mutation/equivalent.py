@@ -18,6 +18,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled:bernoulli: derivative[i, j] = (one if v >= zero else t) / (one + t) - target -> derivative[i, j] = (one if v > zero else t) / (one + t) - target",
         "minicvae.kernels.compiled:gaussian: mu = (one if v >= zero else t) / (one + t) -> mu = (one if v > zero else t) / (one + t)",
         "minicvae.kernels.reference:Reference.clip: if norm > limit: -> if norm >= limit:",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(88.0) if x >= f32(88.0) else f32(-87.0) if x < f32(-87.0) else x",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x <= f32(-87.0) else x",
     ),
     "the bound only keeps from overflow what is not chosen": (
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
@@ -130,6 +132,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "a limit a little higher or lower is as good: rounding errors of the difference lie below, noise far above": (
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > 9 * EPS * np.abs(change).max(axis=0)",
+    ),
+    "a change of the coefficient that is below float32's rounding of the sum": (
+        "minicvae.kernels.vector_math:_exp32: p = f32(1 / 5040) -> p = f32(1 / 5041)",
+        "minicvae.kernels.vector_math:_exp32: p = p * r + f32(1 / 720) -> p = p * r + f32(1 / 721)",
     ),
 }
 
