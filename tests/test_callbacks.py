@@ -10,19 +10,23 @@ from hypothesis import strategies as st
 from minicvae.callbacks import Callback, EarlyStopping, ProgressBar, active
 from minicvae.kernels import load
 from minicvae.parameters import Parameter, Parameters
+from minicvae.training import Plan
+
+PLAN = Plan(epochs=12, steps=1, batch_size=1)
 
 
 class Model:
     """As much of a model as a callback touches: one weight, which says in which epoch it was."""
 
     def __init__(self):
-        self.parameters = Parameters([("w", Parameter((1,), "zeros"))], load("numpy"), "float64")
+        self.kernels = load("numpy")
+        self.parameters = Parameters([("w", Parameter((1,), "zeros"))], self.kernels, "float64")
 
 
 def follow(stopping, losses, name="val_loss"):
     """(epochs that ran, the weight in the end) of a training with these losses."""
     model = Model()
-    stopping.on_train_begin(model, None)
+    stopping.on_train_begin(model, PLAN)
     for epoch, loss in enumerate(losses):
         model.parameters["w"] = np.array([float(epoch)])
         if stopping.on_epoch_end(model, epoch, {name: loss}):
@@ -64,7 +68,7 @@ def test_a_second_training_starts_afresh():
 
 def test_the_weights_that_are_kept_are_a_copy():
     model, stopping = Model(), EarlyStopping()
-    stopping.on_train_begin(model, None)
+    stopping.on_train_begin(model, PLAN)
     stopping.on_epoch_end(model, 0, {"val_loss": 1.0})
     model.parameters.value[...] = 7
     stopping.on_train_end(model, None)
@@ -73,7 +77,7 @@ def test_the_weights_that_are_kept_are_a_copy():
 
 def test_before_the_first_epoch_there_is_nothing_to_put_back():
     model, stopping = Model(), EarlyStopping()
-    stopping.on_train_begin(model, None)
+    stopping.on_train_begin(model, PLAN)
     model.parameters.value[...] = 7
     stopping.on_train_end(model, None)
     assert model.parameters["w"] == 7
@@ -81,7 +85,7 @@ def test_before_the_first_epoch_there_is_nothing_to_put_back():
 
 def test_a_number_that_is_not_there_is_asked_for():
     stopping = EarlyStopping()
-    stopping.on_train_begin(Model(), None)
+    stopping.on_train_begin(Model(), PLAN)
     with pytest.raises(ValueError, match=r"^monitor: expected one of loss, kl, got 'val_loss' .*validation_data"):
         stopping.on_epoch_end(Model(), 0, {"loss": 1.0, "kl": 2.0})
 

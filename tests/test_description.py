@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicvae import conditions, distributions, layers, objectives, optimizers, schedules
-from minicvae.conditions import Classes, Parts, Vector
+from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.description import describe, restore
 from minicvae.distributions import Bernoulli, Gaussian, LearnedGaussian
 from minicvae.layers import (
@@ -30,7 +30,7 @@ from minicvae.layers import (
 )
 from minicvae.objectives import ELBO, IWAE
 from minicvae.optimizers import SGD, Adam, AdamW
-from minicvae.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Steps
+from minicvae.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Steps, Tripling
 
 EXAMPLES = [
     Dense(3, 4),
@@ -50,6 +50,7 @@ EXAMPLES = [
     Classes(10),
     Classes(10, 16),
     Vector(5),
+    Nothing(),
     Parts({"digit": Classes(10), "all": Parts({"style": Vector(2)})}),
     Bernoulli(),
     Gaussian(0.5),
@@ -65,6 +66,7 @@ EXAMPLES = [
     Exponential(1.0, 0.1),
     Steps((1.0, 0.5), (0.3,)),
     Cyclical(),
+    Tripling(0.1, 2),
 ]
 CLASSES = {type(example) for example in EXAMPLES}
 

@@ -50,7 +50,7 @@ def test_the_spread_is_exactly_that_of_its_paper_for_few_numbers_too(shape, seed
     for name, variance in VARIANCE.items():
         weights, rng = INITIALIZERS[name](np.random.default_rng(seed), shape), np.random.default_rng(seed)
         drawn = rng.uniform(-sqrt(3), sqrt(3), shape) if name.endswith("uniform") else rng.standard_normal(shape)
-        np.testing.assert_allclose(weights, drawn * sqrt(variance(*fans(shape))), rtol=1e-13)
+        np.testing.assert_allclose(weights, drawn * sqrt(variance(*fans(shape))), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)

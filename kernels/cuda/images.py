@@ -98,7 +98,7 @@ class CudaImages(Reference):
         n, i, j, c_out = y.shape
         g = self.slope_times(dy, y, activation, db, accumulate)
         P = self.gathered(x, W.shape[:2], stride, padding)
-        self.products.plain(P.T, g, dW.reshape(-1, c_out), accumulate)
+        self._gradient(P.T, g, dW, accumulate)
         if not need_dx:
             return None
         u = self.products.plain(g, W.reshape(-1, c_out).T).reshape(n, i, j, *W.shape[:3])
@@ -130,8 +130,16 @@ class CudaImages(Reference):
         c_in = x.shape[3]
         g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
         P = self.gathered(g, W.shape[:2], stride, padding)
-        self.products.plain(P.T, self.whole(x).reshape(-1, c_in), dW.reshape(-1, c_in), accumulate)
+        self._gradient(P.T, self.whole(x).reshape(-1, c_in), dW, accumulate)
         return self.products.plain(P, W.reshape(-1, c_in)).reshape(x.shape) if need_dx else None
+
+    def _gradient(self, P_T: Array, g: Array, dW: Array, accumulate: bool) -> None:
+        """dW = Pᵀ g, or added to it; a kernel that is turned is a view, of which no matrix can be made in place."""
+        if dW.flags.c_contiguous:
+            self.products.plain(P_T, g, dW.reshape(-1, dW.shape[-1]), accumulate)
+            return
+        product = self.products.plain(P_T, g).reshape(dW.shape)
+        dW[...] = dW + product if accumulate else product
 
     def _places(self, x: Array, kernel: Pair, stride: Pair, padding: str) -> Pair:
         """How many places a kernel has along rows and columns."""

@@ -37,10 +37,11 @@ __all__ = ["DESCRIPTION", "EXAMPLE", "arguments", "run"]
 DESCRIPTION = f"""\
 Train a preset, and leave a run folder: config.json (all settings, and how it
 ended), metrics.csv (the losses, one row an epoch), model.safetensors and
-figures/. Ctrl-C ends early and keeps the model as it is then; however a training
-has ended, the same command with --resume goes on from its last whole epoch, to
-the same bits as if nothing had happened. A loss that stops being a number ends
-the training with an error; the folder then keeps the model of that epoch too.
+figures/. Ctrl-C ends early and keeps the model as it is then. However a
+training has ended, the same command with --resume goes on from its last whole
+epoch, to the same bits as if nothing had happened. A loss that stops being a
+number ends the training with an error; the folder then keeps the model of that
+epoch too.
 
 Without further options all training images are used, for as long as the
 preset's protocol says, and the losses on the test images are shown after every
