@@ -48,6 +48,14 @@ def slope(dy, y, first, g, of_maxima, db, activation):
 
 
 @kernel
+def increase(total, part):
+    """total += part, number by number: Numba takes seconds to compile what could broadcast."""
+    sums, numbers = total.reshape(-1), part.reshape(-1)
+    for i in range(len(sums)):
+        sums[i] += numbers[i]
+
+
+@kernel
 def tile_products(V, U, M, n):
     """M_p = V_p U_p for the n images' tiles and each p; V (16, n or more, ..., c_in), M (16, n or more, ..., c_out)."""
     _, _, rows, columns, c_in = V.shape
@@ -86,7 +94,7 @@ def winograd_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of
         count = n * V.shape[2] * V.shape[3]
         for p in range(16):
             np.dot(pixels[p, :count].T, gradients[p, :count], dU)
-            total[p] += dU
+            increase(total[p], dU)
         if need_dx:
             tiles(Q[:n], M, WINDOW)
             tile_products(M, U_back, V, n)
@@ -118,7 +126,7 @@ def upsampled_backward(
         spread_back(g[:n], u[:n], line, factor, before)
         du = u[:n].reshape(-1, cells)
         np.dot(x[block].reshape(-1, c_in).T, du, dW)
-        total += dW
+        increase(total, dW)
         if need_dx:
             np.dot(du, W_T, dx[block].reshape(-1, c_in))
 
@@ -156,7 +164,7 @@ def upsampled_planes_backward(
         spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
         du = u.reshape(cells, pixels)
         np.dot(du, x[block].reshape(pixels, c_in), dW)
-        total += dW.reshape(W.shape)
+        increase(total, dW)
         if need_dx:
             np.dot(du.T, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in))
 
@@ -186,4 +194,4 @@ def shifted_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
         planes(x[block], P, total.shape[:2], before)
         np.dot(P, g[:n].reshape(n * n_rows, -1), dW)
-        total += dW.reshape(total.shape)
+        increase(total, dW)
