@@ -95,7 +95,8 @@ def draw_data(seed, model, n):
     seed=seeds,
 )
 def test_every_gradient_of_every_combination_is_the_slope(host, condition, likelihood, objective, n, l, learnt, seed):
-    learnt = learnt and condition.width > 0
+    # A prior of its own may get no gradient at all where the KL lies below the free bits: there is nothing to check.
+    learnt = learnt and condition.width > 0 and not getattr(objective, "free_bits", 0)
     model = build(host.name, condition, likelihood, l, seed=seed % 1000, objective=objective, learnt_prior=learnt)
     x, c, eps = draw_data(seed, model, n)
     report = check_model(model, x, c, eps=eps, elements=3).raise_for_failure()
