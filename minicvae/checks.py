@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
-__all__ = ["whole"]
+__all__ = ["not_negative", "whole"]
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -17,3 +18,10 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return number
+
+
+def not_negative(**settings: float) -> None:
+    """Raises ValueError for a setting that is negative, NaN or infinite, by its name."""
+    for name, value in settings.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")

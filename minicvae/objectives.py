@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicvae import distributions
-from minicvae.checks import whole
+from minicvae.checks import not_negative, whole
 from minicvae.kernels import Array, Reference
 from minicvae.layers.layer import Backward, once
 
@@ -56,7 +56,7 @@ class ELBO:
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        check_not_negative(beta=self.beta, free_bits=self.free_bits)
+        not_negative(beta=self.beta, free_bits=self.free_bits)
         if self.kl not in ("closed", "monte_carlo"):
             raise ValueError(f"kl: expected 'closed' or 'monte_carlo', got {self.kl!r}")
         if self.samples < 1 or not 0 <= self.decoded <= self.samples:
@@ -114,7 +114,7 @@ class IWAE:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        check_not_negative(beta=self.beta)
+        not_negative(beta=self.beta)
         whole("samples", self.samples)
 
     @property
@@ -156,13 +156,6 @@ class IWAE:
             return (v / n).astype(nll.dtype), dratio.astype(ratio.dtype)
 
         return losses, backward
-
-
-def check_not_negative(**settings: float) -> None:
-    """Refuse settings that are negative, NaN or infinite, by their names."""
-    for name, value in settings.items():
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
 
 
 Objective = ELBO | IWAE

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from minicvae.checks import not_negative
 from minicvae.kernels import Array, Reference
 from minicvae.parameters import Block, Parameters
 
@@ -52,7 +52,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         _check_decay_rates(momentum=self.momentum)
-        _check_not_negative(weight_decay=self.weight_decay)
+        not_negative(weight_decay=self.weight_decay)
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """A velocity for every parameter."""
@@ -83,7 +83,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         _check_decay_rates(beta1=self.beta1, beta2=self.beta2)
-        _check_not_negative(epsilon=self.epsilon, weight_decay=self.weight_decay)
+        not_negative(epsilon=self.epsilon, weight_decay=self.weight_decay)
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""
@@ -142,9 +142,3 @@ def _check_decay_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name}: expected 0 <= {name} < 1, got {rate!r}")
-
-
-def _check_not_negative(**values: Any) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from minicvae import conditions
+from minicvae.checks import not_negative
 from minicvae.distributions import Bernoulli
 from minicvae.kernels import Array, Reference
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.layers.layer import once
-from minicvae.objectives import Losses, check_not_negative
+from minicvae.objectives import Losses
 from minicvae.optimizers import Adam, Optimizer
 
 __all__ = ["Adversary", "GameLosses"]
@@ -55,7 +56,7 @@ class Adversary:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        check_not_negative(weight=self.weight, speed=self.speed)
+        not_negative(weight=self.weight, speed=self.speed)
 
     def forward(
         self, kernels: Reference, losses: Losses, z: Array, eps: Array, c: tuple[Part, ...]
