@@ -27,7 +27,7 @@ setup(
     },
     install_requires=[
         "numpy>=2.0",
-        "numba>=0.61",
+        "numba>=0.62",
         "scipy>=1.13",
         "matplotlib>=3.9",
         "rich>=13",

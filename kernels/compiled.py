@@ -3,30 +3,14 @@
 Each kernel walks its arrays once and does everything there is to do at an element while it is in a register: the
 gathered condition row, the bias and the activation after a product; the slope and the bias gradient before one; the
 likelihood and its derivative, which share their exponential. `cpu.py` calls them, beside the products.
-
-Compiler flags, each for a reason: `error_model="numpy"` (a check for division by zero would keep loops from
-vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
+from minicvae.kernels.compiler import kernel
 from minicvae.kernels.vector_math import exp, tanh
-
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
-    flags = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
-    try:
-        return njit(cache=True, **flags)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(**flags)(function)
-
 
 # Numba compiles small integers better than strings.
 ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels.compiled import kernel
+from minicvae.kernels.compiler import kernel
 
 
 @kernel

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels.compiled import add_rows_activate, kernel, slope_times
+from minicvae.kernels.compiled import add_rows_activate, slope_times
 from minicvae.kernels.compiled_images import max_pool_2x2, max_pool_2x2_backward
 from minicvae.kernels.compiled_tiles import (
     PLACES,
@@ -25,6 +25,7 @@ from minicvae.kernels.compiled_tiles import (
     tiles,
     untile,
 )
+from minicvae.kernels.compiler import kernel
 
 
 @kernel

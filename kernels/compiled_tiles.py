@@ -6,7 +6,7 @@ channels of one pixel alone is half start and end.
 
 from __future__ import annotations
 
-from minicvae.kernels.compiled import kernel
+from minicvae.kernels.compiler import kernel
 
 # Of Winograd's transforms along an axis, each of four results as two terms: (pixel, factor, pixel, factor). The pixels
 # 0 1 2 3 are those under a tile of two places and its margins.
@@ -22,7 +22,7 @@ def planes(x, P, kernel_size, before):
     shifted = P.reshape(kh, kw, n, h, w)
     for a in range(kh):
         for b in range(kw):
-            start, stop = max(left - b, 0), min(w + left - b, w)
+            start, stop = max(left - b, 0), max(w + left - b, 0)
             for image in range(n):
                 for i in range(h):
                     row, line = i - top + a, shifted[a, b, image, i]

@@ -18,7 +18,8 @@ KINDS = ("conv2d", "conv2d_transpose", "upsample_conv2d", "conv2d_max_pool")
 reference = Reference()
 seeds = st.integers(0, 2**32 - 1)
 channels = st.sampled_from([1, 2, 3, 4, 5, 8, 17])
-cells = st.integers(1, 4)
+usual = st.one_of(st.just((3, 3)), st.tuples(st.integers(1, 4), st.integers(1, 4)))
+wide = st.tuples(st.integers(1, 9), st.integers(6, 11))
 small = st.integers(1, 3)
 
 
@@ -50,10 +51,10 @@ class Call:
 
 
 @st.composite
-def calls(draw, kind, numbers=channels, least=1):
+def calls(draw, kind, numbers=channels, least=1, most=7, kernels=usual):
     """From one pixel upwards, odd and even sizes and kernels, few channels and many; 3x3 and stride 1 more often."""
     rng = np.random.default_rng(draw(seeds))
-    kernel, stride = draw(st.one_of(st.just((3, 3)), st.tuples(cells, cells))), (1, 1)
+    kernel, stride = draw(kernels), (1, 1)
     padding = draw(st.sampled_from(["same", "same", "valid"]))
     if kind != "upsample_conv2d":
         stride = draw(st.one_of(st.just((1, 1)), st.tuples(small, small)))
@@ -62,7 +63,7 @@ def calls(draw, kind, numbers=channels, least=1):
         "conv2d_max_pool": draw(st.sampled_from([(2, 2), (1, 3)])),
     }
     c_in, c_out = draw(numbers), draw(numbers)
-    size = [draw(st.integers(least, 7)) for _ in range(2)]
+    size = [draw(st.integers(least, most)) for _ in range(2)]
     if kind == "conv2d_max_pool":  # ... after which there is a window
         size = [length + s * p + k for length, s, p, k in zip(size, stride, last[kind], kernel, strict=True)]
     elif padding == "valid":
@@ -76,20 +77,31 @@ def calls(draw, kind, numbers=channels, least=1):
     return Call(kind, [x, W, rng.standard_normal(c_out)], draw(st.sampled_from(ACTIVATIONS)), settings), rng
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data(), accumulate=st.booleans(), need_dx=st.booleans(), block=st.sampled_from([1, 5000, 3 << 18]))
-def test_every_way_gives_what_the_reference_gives(kind, data, accumulate, need_dx, block):
-    call, rng = data.draw(calls(kind))
+def assert_as_the_reference(call, rng, accumulate, need_dx):
+    """The `cpu` device's y and gradients are the reference's."""
     y, _ = call.forward(reference)
     dy, held = rng.standard_normal(y.shape), [rng.standard_normal(a.shape) for a in call.arrays[1:]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_maps, "BLOCK", block)
-        patch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
-        found = call.run(load("cpu"), dy, held, accumulate, need_dx)
+    found = call.run(load("cpu"), dy, held, accumulate, need_dx)
     truth = call.run(reference, dy, held, accumulate, need_dx)
     assert (found[3] is None) == (truth[3] is None) == (not need_dx)
     for a, b in zip(found[: 3 + need_dx], truth[: 3 + need_dx], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data(), accumulate=st.booleans(), need_dx=st.booleans(), block=st.sampled_from([1, 5000, 3 << 18]))
+def test_every_way_gives_what_the_reference_gives(kind, data, accumulate, need_dx, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_maps, "BLOCK", block)
+        patch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
+        assert_as_the_reference(*data.draw(calls(kind)), accumulate, need_dx)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_a_kernel_may_be_wider_than_the_image(kind, data):
+    assert_as_the_reference(*data.draw(calls(kind, st.sampled_from([1, 1, 4]), 2, 3, wide)), False, True)
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])  # of nearly equal maxima either may be taken, as the rounding has it

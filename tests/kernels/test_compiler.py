@@ -1,0 +1,58 @@
+"""Compiled code on disk: kept, found again, and not used any more once a source has changed."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from numba import config
+
+from minicvae.kernels import compiler
+
+
+def halved(folder):
+    """A kernel that lies in a folder of its own, as a new process would load it."""
+    (folder / "half.py").write_text("def half(x):\n    return x / 2\n")
+    spec = importlib.util.spec_from_file_location("half", folder / "half.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kernel = compiler.kernel(module.half)
+    assert kernel(3.0) == 1.5
+    return kernel
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_what_is_compiled_is_kept_until_any_source_changes(tmp_path, monkeypatch, chosen):
+    place = tmp_path / "chosen" if chosen else tmp_path / "__pycache__"
+    monkeypatch.setattr(config, "CACHE_DIR", str(place) if chosen else "")
+    first, second = halved(tmp_path), halved(tmp_path)
+    assert (first.stats.cache_hits.total(), second.stats.cache_hits.total()) == (0, 1)
+    monkeypatch.setattr(compiler, "sources", lambda: "another file of the kernels has changed")
+    third, fourth = halved(tmp_path), halved(tmp_path)
+    assert (third.stats.cache_hits.total(), fourth.stats.cache_hits.total()) == (0, 1)
+    assert list(place.rglob("half.half-*.nbi"))
+
+
+def test_the_sources_are_all_modules_of_the_folder(tmp_path):
+    names = set()
+    for i, text in enumerate(("a = 1", "a = 2")):
+        for name in ("one.py", "two.py"):
+            (tmp_path / name).write_text(text)
+            names.add(compiler.sources.__wrapped__(tmp_path))
+        assert len(names) == 2 * (i + 1)
+
+
+def test_the_library_of_others_is_left_as_it_was():
+    assert config.CACHE_LOCATOR_CLASSES == ""
+
+
+def test_where_nothing_can_be_kept_on_disk_the_kernels_are_compiled_in_memory():
+    program = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+import numpy as np
+from minicvae.kernels import load
+print(load("cpu").gather(np.uint8([[0, 255]]), np.array([0]), "float32"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "[[0. 1.]]\n", done.stderr
