@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minicvae.gradcheck import assert_gradients
-from minicvae.kernels import Reference, image_maps, load
+from minicvae.kernels import Reference, cpu_images, image_maps, load
 from minicvae.kernels.convolution import is_convolution, turned
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
@@ -17,10 +17,35 @@ KINDS = ("conv2d", "conv2d_transpose", "upsample_conv2d", "conv2d_max_pool")
 
 reference = Reference()
 seeds = st.integers(0, 2**32 - 1)
-channels = st.sampled_from([1, 2, 3, 4, 5, 8, 17])
+channels, many, few = (st.sampled_from(sizes) for sizes in ([1, 2, 3, 4, 5, 8, 17], [4, 5, 8, 17], [1, 2, 3]))
+small = st.integers(1, 3)
 usual = st.one_of(st.just((3, 3)), st.tuples(st.integers(1, 4), st.integers(1, 4)))
 wide = st.tuples(st.integers(1, 9), st.integers(6, 11))
-small = st.integers(1, 3)
+ANYTHING = {
+    "kernels": usual,
+    "strides": st.one_of(st.just((1, 1)), st.tuples(small, small)),
+    "paddings": st.sampled_from(["same", "same", "valid"]),
+    "factors": st.tuples(small, small),
+    "pools": st.sampled_from([(2, 2), (2, 2), (1, 3)]),
+    "ins": channels,
+    "outs": channels,
+    "sides": st.integers(1, 7),
+}
+SLIDING = {"strides": st.just((1, 1)), "paddings": st.just("same")}
+WAYS = {  # what leads there, and what is drawn for it
+    "Windows": (("conv2d", "conv2d_max_pool"), {"paddings": st.just("valid")}),
+    "Stamps": (("conv2d_transpose",), {"strides": st.sampled_from([(2, 2), (1, 3), (3, 2)])}),
+    "Planes": (("conv2d", "conv2d_max_pool"), {**SLIDING, "ins": st.just(1)}),
+    "Winograd": (
+        ("conv2d", "conv2d_max_pool", "conv2d_transpose"),
+        {**SLIDING, "kernels": st.just((3, 3)), "ins": many, "outs": many},
+    ),
+    "Upsampled": (("upsample_conv2d",), {"outs": many, "factors": st.sampled_from([(2, 2), (1, 3), (3, 2)])}),
+    "UpsampledPlanes": (
+        ("conv2d", "conv2d_max_pool", "conv2d_transpose", "upsample_conv2d"),
+        {**SLIDING, "kernels": st.sampled_from([(3, 3), (1, 3), (5, 1)]), "ins": many, "outs": few},
+    ),
+}
 
 
 class Call:
@@ -51,29 +76,24 @@ class Call:
 
 
 @st.composite
-def calls(draw, kind, numbers=channels, least=1, most=7, kernels=usual):
+def calls(draw, kind, **chosen):
     """From one pixel upwards, odd and even sizes and kernels, few channels and many; 3x3 and stride 1 more often."""
+    drawn = ANYTHING | chosen
     rng = np.random.default_rng(draw(seeds))
-    kernel, stride = draw(kernels), (1, 1)
-    padding = draw(st.sampled_from(["same", "same", "valid"]))
-    if kind != "upsample_conv2d":
-        stride = draw(st.one_of(st.just((1, 1)), st.tuples(small, small)))
-    last = {
-        "upsample_conv2d": draw(st.tuples(small, small)),
-        "conv2d_max_pool": draw(st.sampled_from([(2, 2), (1, 3)])),
-    }
-    c_in, c_out = draw(numbers), draw(numbers)
-    size = [draw(st.integers(least, most)) for _ in range(2)]
-    if kind == "conv2d_max_pool":  # ... after which there is a window
-        size = [length + s * p + k for length, s, p, k in zip(size, stride, last[kind], kernel, strict=True)]
+    kernel, padding, c_in, c_out = (draw(drawn[name]) for name in ("kernels", "paddings", "ins", "outs"))
+    stride = (1, 1) if kind == "upsample_conv2d" else draw(drawn["strides"])
+    size = [draw(drawn["sides"]) for _ in range(2)]
+    settings = (stride, padding)
+    if kind == "conv2d_max_pool":
+        pool = draw(drawn["pools"])
+        settings = (stride, padding, pool)  # after which there is a window:
+        size = [length + s * p + k for length, s, p, k in zip(size, stride, pool, kernel, strict=True)]
     elif padding == "valid":
         size = [max(length, k) for length, k in zip(size, kernel, strict=True)]
+    if kind == "upsample_conv2d":
+        settings = (draw(drawn["factors"]), padding)
     x = rng.standard_normal((draw(st.integers(1, 5)), *size, c_in))
     W = rng.standard_normal((*kernel, *((c_out, c_in) if kind == "conv2d_transpose" else (c_in, c_out))))
-    settings = {
-        "upsample_conv2d": (last.get(kind), padding),
-        "conv2d_max_pool": (stride, padding, last.get(kind)),
-    }.get(kind, (stride, padding))
     return Call(kind, [x, W, rng.standard_normal(c_out)], draw(st.sampled_from(ACTIVATIONS)), settings), rng
 
 
@@ -89,19 +109,40 @@ def assert_as_the_reference(call, rng, accumulate, need_dx):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data(), accumulate=st.booleans(), need_dx=st.booleans(), block=st.sampled_from([1, 5000, 3 << 18]))
-def test_every_way_gives_what_the_reference_gives(kind, data, accumulate, need_dx, block):
+@given(data=st.data(), accumulate=st.booleans(), need_dx=st.booleans())
+def test_every_kernel_gives_what_the_reference_gives(kind, data, accumulate, need_dx):
+    assert_as_the_reference(*data.draw(calls(kind)), accumulate, need_dx)
+
+
+@pytest.mark.parametrize(("way", "kind"), [(way, kind) for way, (kinds, _) in WAYS.items() for kind in kinds])
+@given(data=st.data(), accumulate=st.booleans(), images=st.sampled_from([1, 2, 3, 9]))
+def test_every_way_gives_what_the_reference_gives_in_blocks_of_any_size(way, kind, data, accumulate, images):
+    need_dx = way != "Planes" and data.draw(st.booleans())
+    taken = set()
+
+    def recorded(choose):
+        def chosen(*arguments, **more):
+            made = choose(*arguments, **more)
+            taken.add(type(made).__name__)
+            return made
+
+        return chosen
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_maps, "BLOCK", block)
+        patch.setattr(cpu_images, "convolution", recorded(image_maps.convolution))
+        patch.setattr(cpu_images, "transposed", recorded(image_maps.transposed))
+        patch.setattr(image_maps.ImageMap, "images", lambda self, itemsize: images)
         patch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
-        assert_as_the_reference(*data.draw(calls(kind)), accumulate, need_dx)
+        assert_as_the_reference(*data.draw(calls(kind, **WAYS[way][1])), accumulate, need_dx)
+    assert taken - {"Windows"} == {way} - {"Windows"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40)
 @given(data=st.data())
 def test_a_kernel_may_be_wider_than_the_image(kind, data):
-    assert_as_the_reference(*data.draw(calls(kind, st.sampled_from([1, 1, 4]), 2, 3, wide)), False, True)
+    drawn = calls(kind, kernels=wide, ins=st.sampled_from([1, 1, 4]), sides=st.integers(2, 3))
+    assert_as_the_reference(*data.draw(drawn), False, True)
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])  # of nearly equal maxima either may be taken, as the rounding has it
@@ -129,7 +170,7 @@ def test_in_float32_it_errs_by_no_more_than_its_rounding(kind, data):
 @settings(max_examples=6)  # the values of all gradients are the reference's, by the tests above
 @given(data=st.data())
 def test_the_gradients_of_what_is_fused_are_the_slopes(host, kind, data):
-    call, _ = data.draw(calls(kind, st.sampled_from([1, 3, 4])))
+    call, _ = data.draw(calls(kind, ins=st.sampled_from([1, 3, 4]), outs=st.sampled_from([1, 3, 4])))
     call.activation = data.draw(st.sampled_from(["linear", "tanh", "elu"]))
     call.arrays = [
         a / max(1, prod(call.arrays[1].shape[:3]) ** 0.5) if i == 0 else a for i, a in enumerate(call.arrays)
