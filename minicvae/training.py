@@ -136,18 +136,7 @@ def fit(
         raise TypeError(f"binarise: expected True or False, got {binarise!r}")
     if validation_data is not None:
         model.check_data(*_check_pair(validation_data), "validation_data[0]", "validation_data[1]")
-    if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
-        early_stopping = cb.EarlyStopping(early_stopping)
-    if not (early_stopping is None or isinstance(early_stopping, cb.EarlyStopping)):
-        raise TypeError(f"early_stopping: expected epochs or an EarlyStopping, got {early_stopping!r}")
-    if early_stopping and validation_data is None and early_stopping.monitor.startswith("val_"):
-        raise ValueError(
-            f"early_stopping: expected validation_data, without which there is no {early_stopping.monitor}"
-        )
-    if not isinstance(callbacks, (list, tuple)):
-        raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
-    watchers = cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
-
+    watchers = _watchers(callbacks, early_stopping, validation_data is not None, verbose)
     until = epochs if until is None else min(whole("until", until), epochs)
 
     kernels, parameters = model.kernels, model.parameters
@@ -240,6 +229,23 @@ def fit(
         for watcher in watchers:
             watcher.on_train_end(model, history)
     return history
+
+
+def _watchers(
+    callbacks: Sequence[cb.Callback], early_stopping: int | cb.EarlyStopping | None, validated: bool, verbose: int
+) -> list[cb.Callback]:
+    """The callbacks of a training, early stopping and the progress shown among them."""
+    if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
+        early_stopping = cb.EarlyStopping(early_stopping)
+    if not (early_stopping is None or isinstance(early_stopping, cb.EarlyStopping)):
+        raise TypeError(f"early_stopping: expected epochs or an EarlyStopping, got {early_stopping!r}")
+    if early_stopping and not validated and early_stopping.monitor.startswith("val_"):
+        raise ValueError(
+            f"early_stopping: expected validation_data, without which there is no {early_stopping.monitor}"
+        )
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
+    return cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
 
 
 def _draws(

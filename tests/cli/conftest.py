@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minicvae.cli import main
+from minicvae.cli import train as train_module
 from minicvae.runs import Run
 
 
@@ -52,6 +53,12 @@ def of_classes(bars, quick, tmp_path_factory):
 @pytest.fixture(scope="session")
 def of_attributes(bars, quick, tmp_path_factory):
     return trained(tmp_path_factory.mktemp("runs") / "attributes", "vector", "--data", bars, *quick)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """A training draws nothing."""
+    monkeypatch.setattr(train_module, "draw", lambda record, model, data: [])
 
 
 @pytest.fixture

@@ -47,6 +47,16 @@ def test_a_pair_gives_what_one_layer_after_the_other_gives(host, pair, kernel, c
 
 
 @pairs
+def test_a_chain_runs_a_pair_as_one(host, pair, monkeypatch):
+    chain, _ = started(pair(3, (4, 4)), host, 0)
+    ran = []
+    for kind in (PooledConvolution, UpSampledConvolution):
+        monkeypatch.setattr(kind, "forward", lambda *arguments, own=kind.forward: (ran.append(1), own(*arguments))[1])
+    chain.forward(np.zeros((1, 6, 6, 4)))
+    assert len(ran) == 1
+
+
+@pairs
 def test_the_gradients_of_a_pair_are_the_slopes(host, pair):
     chain, parameters = started(pair(3, (4, 4)), host, 0)
     report = check_layer(chain, np.random.default_rng(0).standard_normal((2, 5, 6, 4)) / 4).raise_for_failure()

@@ -1,0 +1,88 @@
+"""`minicvae train --until --resume`: a run goes on from its last whole epoch, to the same bytes as without a stop."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minicvae.cli import main
+from minicvae.runs import Run
+
+
+def files(folder):
+    """The bytes of all that a training computes; seconds are its own."""
+    run = Run.open(folder)
+    history = {name: column for name, column in run.history().items() if name != "seconds"}
+    return (folder / "model.safetensors").read_bytes(), history, run.config["status"], run.config["test_losses"]
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("more", ["", "--patience 2", "--pixels dynamic --optimizer sgd --kl-annealing linear"])
+def test_a_run_that_is_paused_and_resumed_ends_with_the_same_bytes(bars, quick, tmp_path, more):
+    words = ["train", "mlp-small", "--data", bars, *quick, "--epochs", "6", "--quiet", *more.split(), "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    for until in ("1", "4", "6"):
+        assert main([*words, str(tmp_path / "parts"), "--resume", "--until", until]) == 0
+        if until == "4":
+            assert Run.open(tmp_path / "parts").config["status"] == "paused"
+            assert Run.open(tmp_path / "parts").config["epochs_done"] == 4
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert main([*words, str(tmp_path / "parts"), "--resume"]) == 0  # nothing is left to be done
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_that_is_killed_anywhere_resumes_to_the_same_bytes(bars, quick, tmp_path):
+    words = ["train", "iwae", "--data", bars, *quick, "--epochs", "30", "--quiet", "--out"]
+    for _ in range(3):
+        command = [sys.executable, "-m", "minicvae", *words, str(tmp_path / "killed"), "--resume"]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            while child.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+                time.sleep(0.002)
+        finally:
+            child.kill()
+            child.wait()
+    assert Run.open(tmp_path / "killed").config["status"] == "running"
+    for name in ("killed", "whole"):
+        assert main([*words, str(tmp_path / name), "--resume"]) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_without_a_folder_the_last_run_of_the_preset_is_resumed_or_the_first_begun(bars, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "mlp-small", "--data", bars, *quick, "--quiet"]
+    assert main([*words, "--resume", "--until", "1"]) == 0
+    assert main([*words, "--seed", "1", "--until", "1"]) == 0
+    assert main([*words, "--seed", "1", "--resume"]) == 0
+    assert [Run.open(f"runs/mlp-small-{i}").config["status"] for i in (1, 2)] == ["paused", "finished"]
+    assert not (tmp_path / "runs/mlp-small-3").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs 3", "its settings had epochs 2, not 3"),
+        ("--seed 1 --learning-rate 0.5", r"its settings had learning_rate 0\.001, not 0\.5; seed 0, not 1"),
+        ("--pixels static", "its data had pixels grey, not static"),
+        ("--latent-dim 3", "its model had .*latent_dim 16, not 3"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_settings(bars, quick, tmp_path, capsys, words, message):
+    command = ["train", "mlp-small", "--data", bars, *quick, "--quiet", "--out", str(tmp_path / "run")]
+    assert main([*command, "--until", "1"]) == 0
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert main([*command, "--resume", *words.split()]) == 1
+    assert re.search(f"cannot be gone on with: {message}", capsys.readouterr().err)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_resume_and_overwrite_contradict_each_other(bars, quick, tmp_path, capsys):
+    assert main(["train", "mlp-small", "--data", bars, *quick, "--resume", "--overwrite"]) == 2
+    assert "argument --resume: goes on with the run that --overwrite deletes" in capsys.readouterr().err
