@@ -42,7 +42,7 @@ from equivalent import EQUIVALENT
 from operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60  # of computing for a trial: the slowest tests of a file without a bug take a third of that
+SECONDS = 150  # of computing for a trial: the slowest tests of a file without a bug take a third of that
 SILENCE, PATIENCE = 5, 12  # seconds without computing: a trial that is held up has them once, one that hangs ever again
 SUSPECTS = 6  # tests and cases that noticed bugs of the same operation, to be run first
 
