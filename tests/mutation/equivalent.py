@@ -25,6 +25,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
     ),
     "map ends with the shortest of its arguments, which has two": (
+        "minicvae.layers.convolution:Conv2D.shape_after: places = map(span, shape[1:3], self.size, self.step, repeat(self.padding)) -> places = map(span, shape[1:4], self.size, self.step, repeat(self.padding))",
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
@@ -64,6 +65,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:overlap_add: if first >= 0 and first + run <= w * c: -> if first >= 0 and first + run <= c:",
     ),
     "only the first numbers of the slice are read": (
+        "minicvae.kernels.compiled_tiles:spread: cell = line[column // g, b * c:(b + 1) * c] -> cell = line[column // g, b * c:(b + 2) * c]",
+        "minicvae.kernels.compiled_tiles:spread_back: cell = line[column // g, b * c:(b + 1) * c] -> cell = line[column // g, b * c:(b + 2) * c]",
         "minicvae.kernels.compiled_images:windows: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
         "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
@@ -139,6 +142,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "a change of the coefficient that is below float32's rounding of the sum": (
         "minicvae.kernels.vector_math:_exp32: p = f32(1 / 5040) -> p = f32(1 / 5041)",
         "minicvae.kernels.vector_math:_exp32: p = p * r + f32(1 / 720) -> p = p * r + f32(1 / 721)",
+    ),
+    "an index below zero counts from the end: of sixteen, eight before p is eight after it": (
+        "minicvae.kernels.compiled_tiles:untile: m20, m21, m22 = (M[p + 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j]) -> m20, m21, m22 = (M[p - 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j])",
     ),
 }
 
