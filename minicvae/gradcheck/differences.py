@@ -24,8 +24,8 @@ so that large steps, which are hardly noisy, already give all digits (Richardson
 and the entry with the least bound is the estimate: every line finds its own step and order, by seeing the error fall
 as theory says. Steps get smaller until truncation has sunk below rounding, for then nothing is left to gain. Steps
 that leave the domain of F (a value that is not finite, a ValueError, an ArithmeticError) fall out by themselves. Steps
-that leap over a pole do not, and their bound is false: of two entries that exclude each other the one with the smaller
-steps is believed, and steps go on well below the distance from 0, where poles are, of what they are added to.
+that leap over a pole do not, and their bound is false: of two entries that exclude each other the later one, of smaller
+steps, is believed, and steps go on well below the distance from 0, where poles are, of what they are added to.
 
 **Kinks.** Central differences converge at a kink too, to the mean of the two slopes. The one-sided slopes tell:
 
@@ -97,26 +97,31 @@ def rounding_noise(lines: Sequence[Line], base: np.ndarray) -> np.ndarray:
     base: F(0), (m,) -> (m,). The points lie on one side of 0, so that a kink at 0 is not taken for noise; a kink among
     them spoils three of the 13 differences, so the fourth largest is taken. Of the spacings each output has the first
     that shows any noise: what is computed in float32, or is small beside the numbers that it comes from, stands still
-    at the finer ones. What stands still all along a line, but for a jump or two, is measured on the next, which reaches
-    further: so far that a bend counts for noise unless its differences have to alternate.
+    at the finer ones. So does a term in float32 beside one in float64, which shows noise of its own: far more, shown by
+    a spacing below `WIDE`, is taken instead. What stands still all along a line, but for a jump or two, is measured on
+    the next, which reaches further. There, and where it is to be taken instead, a bend counts for noise unless the
+    differences have to alternate.
     """
     contrasts = _third_differences(NOISE_POINTS)
     noise = np.full(base.shape, np.nan)
     for line, spacing in product(lines, NOISE_SPACINGS):
+        if not np.isnan(noise).any() and (spacing >= WIDE or line is not lines[0]):
+            break
         points = np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
         with np.errstate(all="ignore"):
             change = points - points[0]
             differences = contrasts @ change
             measured = np.sort(np.abs(differences), axis=0)[-4] / FOURTH_LARGEST
             shows = measured > 8 * EPS * np.abs(change).max(axis=0)
-            if line is not lines[0]:
-                shows &= np.count_nonzero(differences[1:] * differences[:-1] < 0, axis=0) >= ALTERNATIONS
+            alternates = np.count_nonzero(differences[1:] * differences[:-1] < 0, axis=0) >= ALTERNATIONS
             moves = np.count_nonzero(np.diff(points, axis=0), axis=0) >= 4
-        np.copyto(noise, measured, where=shows & np.isnan(noise))
+            unknown = np.isnan(noise)
+            if line is lines[0]:
+                alternates |= unknown
+            louder = unknown | (measured > SAFETY * noise) if spacing < WIDE else unknown
+        np.copyto(noise, measured, where=shows & alternates & louder)
         if spacing >= WIDE:
             np.copyto(noise, 0, where=moves & np.isnan(noise))
-        if not np.isnan(noise).any():
-            break
     return np.fmax(noise, EPS / 2 * np.abs(base))
 
 
@@ -136,12 +141,12 @@ def slopes(
     """
     m = len(lines)
     best = Estimates(np.full(m, np.nan), np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.nan))
-    reach = np.zeros(m, int)  # the level of the largest step that the estimate used
     history: list[np.ndarray] = []
     settled, stirred = np.zeros(m, bool), np.full(m, np.median(np.abs(u) * noise))
     central, jump, rounding = _Scheme(2), _Scheme(1), _Scheme(2)
-    outside = np.log(np.fmax(first_steps / origins, 1)) / np.log(RATIO)
-    levels = np.clip(outside.astype(int) + LEVELS_WITHIN, LEVELS, LEVELS_MOST)
+    with np.errstate(divide="ignore"):  # an origin beside a subnormal number may be 0 from here
+        outside = (np.log(first_steps) - np.log(origins)) / np.log(RATIO)
+    levels = np.clip(outside + LEVELS_WITHIN, LEVELS, LEVELS_MOST).astype(int)
     for level in range(levels.max()):
         settled |= level >= levels
         steps = first_steps / RATIO**level
@@ -158,8 +163,7 @@ def slopes(
                 half_jump = np.abs(jump.row[j]) / 2
                 bound = truncation + rounding.row[j] + half_jump
                 apart = np.abs(central.row[j] - best.slope) > bound + best.bound
-                better = np.where(apart, level - j > reach, bound < best.bound)
-                reach[better] = level - j
+                better = apart | (bound < best.bound)
                 for held, new in (
                     (best.slope, central.row[j]),
                     (best.bound, bound),
@@ -201,7 +205,7 @@ def _settle_kinks(best: Estimates, taken: np.ndarray, first_steps: np.ndarray, l
     for i in np.flatnonzero(levels <= len(taken)):
         central, _, rounding, bends = taken[levels[i] - LASTING : levels[i], :, i].T
         jumps = bends / 2 - rounding
-        if jumps.min() > max(0, jumps.max() / 2):
+        if jumps.min() > jumps.max() / 2:  # and so all are above 0
             best.slope[i], best.jump[i] = central[-1], bends.max() / 2
             best.bound[i] = best.jump[i] + np.ptp(central) + rounding.max()
             best.step[i] = first_steps[i] / RATIO ** (levels[i] - 1)

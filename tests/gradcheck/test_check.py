@@ -288,6 +288,17 @@ def test_float32_inside_is_noticed():
     assert check_gradients(hidden, (np.random.default_rng(0).normal(size=20),))["x"].verdict == "noisy"
 
 
+@given(seed=st.integers(0, 2**32), slope=st.sampled_from([1e-3, 1.0, 10.0]))
+def test_float32_in_one_term_of_a_sum_raises_no_false_alarm(seed, slope):
+    """The other term, in float64, moves at steps at which that in float32 still stands."""
+
+    def residual(x):
+        return slope * x + np.sin(x.astype(np.float32)), lambda dy: dy * (slope + np.cos(x))
+
+    x = np.random.default_rng(seed).normal(size=20)
+    assert check_gradients(residual, (x,), seed=seed % 1000)["x"].verdict in ("ok", "noisy")
+
+
 @given(factor=st.sampled_from([-1.0, 0.0, 0.99, 1.01, 2.0]), seed=st.integers(0, 1000))
 def test_a_mistake_is_seen_in_elements_too_noisy_to_count(factor, seed):
     x = np.random.default_rng(seed).uniform(0.2, 1.2, size=(4, 10))
@@ -335,6 +346,13 @@ def test_a_direction_alone_does_not_fail_an_array_whose_elements_were_all_compar
 
 
 SIZES_OF_NUMBERS = [(1e200, 1.0), (2.0, 1e300), (1e-200, 1.0), (2.0, 1e-300), (1e-308, 1.0), (1e154, 1e150)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(x=st.lists(st.floats(0, 1e-307), min_size=1, max_size=5), size=st.floats(0.01, 100))
+def test_elements_next_to_zero_beside_others_are_compared(x, size, method):
+    """A step to their zero is not a normal number; the differences take 64 sizes of steps and do not get there."""
+    assert_gradients(lambda x: (np.sin(x), lambda dy: dy * np.cos(x)), (np.array([*x, size]),), method=method)
 
 
 @pytest.mark.parametrize(("factor", "size"), SIZES_OF_NUMBERS)

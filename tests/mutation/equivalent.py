@@ -125,6 +125,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "a sum is the same in either order": (
         "minicvae.models.quadrants:ImageConditionedVAE.negative_log_likelihood: total = add(total, k.to_numpy(log_weight)) -> total = add(k.to_numpy(log_weight), total)",
+        "minicvae.gradcheck.differences:complex_slopes: out.slope[i] = tangent @ u -> out.slope[i] = u @ tangent",
+        "minicvae.gradcheck.differences:_differences: central = float(change @ u) / (right - left) -> central = float(u @ change) / (right - left)",
     ),
     "only the first sample is taken, and its numbers are drawn first": (
         "minicvae.models.quadrants:ImageConditionedVAE._eps: shape = (1, rows.stop - rows.start, self.latent_dim) -> shape = (2, rows.stop - rows.start, self.latent_dim)",
@@ -132,10 +134,18 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "side by side they are as wide in either order": (
         "minicvae.models.quadrants:ImageConditionedVAE._check_widths: inputs, expected = ((z, v), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns') -> inputs, expected = ((v, z), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns')",
     ),
+    "every row is scaled to length one": (
+        "minicvae.gradcheck.differences:_third_differences: weights = 1 / gaps.prod(axis=1) -> weights = 2 / gaps.prod(axis=1)",
+    ),
+    "of two estimates that are equally good, or only just exclude each other, either may be taken": (
+        "minicvae.gradcheck.differences:slopes: apart = np.abs(central.row[j] - best.slope) > bound + best.bound -> apart = np.abs(central.row[j] - best.slope) >= bound + best.bound",
+        "minicvae.gradcheck.differences:slopes: better = apart | (bound < best.bound) -> better = apart | (bound <= best.bound)",
+    ),
     "differences from any of the points are the same": (
         "minicvae.gradcheck.differences:rounding_noise: change = points - points[0] -> change = points - points[1]",
     ),
     "a limit a little higher or lower is as good: rounding errors of the difference lie below, noise far above": (
+        "minicvae.gradcheck.differences:rounding_noise: louder = unknown | (measured > SAFETY * noise) if spacing < WIDE else unknown -> louder = unknown | (measured >= SAFETY * noise) if spacing < WIDE else unknown",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > 9 * EPS * np.abs(change).max(axis=0)",
     ),
