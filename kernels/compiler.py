@@ -26,7 +26,7 @@ class WithAllSources:
     """A place for compiled code that is out of date as soon as any kernel's file is another.
 
     Numba looks at the function's own file alone, but what it compiles holds all that the function calls, from other
-    files too: it would go on with code of yesterday.
+    files too: it would go on with code whose sources are gone.
     """
 
     def get_source_stamp(self) -> str:

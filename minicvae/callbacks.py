@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicvae.checks import not_negative, whole
 from minicvae.kernels import Array
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int = 3, *, monitor: str = "val_loss", min_delta: float = 0.0) -> None:
-        if patience < 1:
-            raise ValueError(f"patience: expected at least 1 epoch, got {patience!r}")
+        whole("patience", patience)
+        not_negative(min_delta=min_delta)
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor: expected a name in the history, got {monitor!r}")
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
 
     def on_train_begin(self, model: Trainable, plan: Plan) -> None:

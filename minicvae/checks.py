@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from numbers import Real
 from typing import Any
 
 __all__ = ["not_negative", "whole"]
@@ -20,8 +21,8 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def not_negative(**settings: float) -> None:
-    """Raises ValueError for a setting that is negative, NaN or infinite, by its name."""
+def not_negative(**settings: Any) -> None:
+    """Raises ValueError for a setting that is no number, negative, NaN or infinite, by its name."""
     for name, value in settings.items():
-        if not (math.isfinite(value) and value >= 0):
+        if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")

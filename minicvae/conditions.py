@@ -129,7 +129,11 @@ class Vector(Condition):
         if not finite.all():
             i, j = np.argwhere(~finite)[0]
             raise ValueError(f"{name}: expected finite numbers, got {vector[i, j]} at index ({i}, {j})")
-        return (kernels.array(vector.astype(dtype)),)
+        with np.errstate(over="ignore"):
+            numbers = vector.astype(dtype)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{name}: expected numbers finite in {np.dtype(dtype)}, got {np.abs(vector).max()}")
+        return (kernels.array(numbers),)
 
     def example(self, n: int) -> np.ndarray:
         """Zeros."""

@@ -22,6 +22,7 @@ from minicvae.classifier import Classifier
 from minicvae.kernels import Reference
 from minicvae.layers import Dense
 from minicvae.models.base import BATCH, batches
+from minicvae.models.border import check_images
 from minicvae.models.cvae import ConditionalVAE
 from minicvae.randomness import Purpose, generator, standard_normal
 from minicvae.tables import table
@@ -286,7 +287,7 @@ def diagnose(
     some = generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(images))[:NEIGHBOURS]
     near = copied = recognised = None
     if training is not None:
-        seen = np.asarray(training).reshape(len(training), -1)
+        seen = check_images(training, model.image_shape, "training")
         near = Pair(*(float(nearest(pictures[some], seen)[1].mean()) for pictures in (generated, images)))
         count = min(len(seen), len(images))
         fewer = seen[generator(seed, Purpose.DIAGNOSE, step=3).permutation(len(seen))[:count]]

@@ -59,10 +59,8 @@ class ELBO:
         not_negative(beta=self.beta, free_bits=self.free_bits)
         if self.kl not in ("closed", "monte_carlo"):
             raise ValueError(f"kl: expected 'closed' or 'monte_carlo', got {self.kl!r}")
-        if self.samples < 1 or not 0 <= self.decoded <= self.samples:
-            raise ValueError(
-                f"samples, decoded: expected samples >= 1, 0 <= decoded <= samples, got {self.samples}, {self.decoded}"
-            )
+        if whole("decoded", self.decoded, 0) > whole("samples", self.samples):
+            raise ValueError(f"decoded: expected at most samples, {self.samples}, got {self.decoded}")
 
     @property
     def used(self) -> int:
@@ -96,7 +94,7 @@ class ELBO:
 
 LEAST = 1e-20
 """Of the sum of the weights: what is less shows in no digit of a gradient, but would make it of subnormal numbers, with
-which processors are ten times as slow."""
+which processors are many times as slow."""
 
 
 @dataclass(frozen=True)

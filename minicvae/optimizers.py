@@ -44,7 +44,10 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """v ← momentum v + g;  value ← value - rate v. With Nesterov, value ← value - rate (g + momentum v)."""
+    """v ← momentum v + g + weight_decay value;  value ← value - rate v.
+
+    With Nesterov, value ← value - rate (g + weight_decay value + momentum v), v as above.
+    """
 
     momentum: float = 0.0
     nesterov: bool = False
@@ -74,7 +77,10 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """value ← value - rate m̂ / (√v̂ + epsilon). Kingma and Ba 2015, algorithm 1."""
+    """value ← value - rate (m̂ / (√v̂ + epsilon) + weight_decay value). Kingma and Ba 2015, algorithm 1.
+
+    The decay does not pass through the moments (as in `AdamW`, which is this with another default).
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -110,7 +116,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with weight decay that does not pass through the moments. Loshchilov and Hutter 2019, algorithm 2."""
+    """Adam with a weight decay of 0.01 unless told otherwise. Loshchilov and Hutter 2019, algorithm 2."""
 
     weight_decay: float = 0.01
 

@@ -41,7 +41,7 @@ STATUSES = {
 """`History.stopped` -> what `config.json` calls it; before that it is "running"."""
 OURS = re.compile(
     r"config\.json|metrics\.csv|(model|checkpoint)\.safetensors|evaluation\.json|(generated|reconstructed)\.png|"
-    r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|dimensions|"
+    r"figures/(losses|generated|one_latent|many_latents|reconstructions|relabelled|walks|dimensions|neighbours|"
     r"posterior_means(_of_one)?|manifold(_\d+)?)\.png"
 )
 """The files of a run, and no others: what a new run in the same folder may delete."""

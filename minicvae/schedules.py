@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from numbers import Real
 
-from minicvae.checks import whole
+from minicvae.checks import not_negative, whole
 
 __all__ = [
     "SCHEDULES",
@@ -40,6 +40,9 @@ class Constant(Schedule):
 
     value: float
 
+    def __post_init__(self) -> None:
+        not_negative(value=self.value)
+
     def __call__(self, progress: float) -> float:
         """`value`."""
         return self.value
@@ -57,6 +60,7 @@ class Linear(Schedule):
     over: float = 1.0
 
     def __post_init__(self) -> None:
+        not_negative(start=self.start, end=self.end)
         _check_share("over", self.over)
 
     def __call__(self, progress: float) -> float:
@@ -76,6 +80,7 @@ class Cosine(Schedule):
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
+        not_negative(start=self.start, end=self.end)
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup: expected a share of training, 0 <= warmup < 1, got {self.warmup!r}")
 
@@ -95,7 +100,8 @@ class Exponential(Schedule):
     end: float
 
     def __post_init__(self) -> None:
-        if self.start <= 0 or self.end <= 0:
+        not_negative(start=self.start, end=self.end)
+        if self.start == 0 or self.end == 0:
             raise ValueError(f"start, end: expected positive numbers, got {self.start!r}, {self.end!r}")
 
     def __call__(self, progress: float) -> float:
@@ -116,6 +122,8 @@ class Steps(Schedule):
                 "values, boundaries: expected rising boundaries and one value more than boundaries, "
                 f"got {self.values}, {self.boundaries}"
             )
+        for value in self.values:
+            not_negative(values=value)
 
     def __call__(self, progress: float) -> float:
         """The value of the interval that progress lies in."""
@@ -134,6 +142,7 @@ class Tripling(Schedule):
     stages: int = 8
 
     def __post_init__(self) -> None:
+        not_negative(start=self.start)
         whole("stages", self.stages)
 
     @property
@@ -161,8 +170,8 @@ class Cyclical(Schedule):
 
     def __post_init__(self) -> None:
         _check_share("rise", self.rise)
-        if self.cycles < 1:
-            raise ValueError(f"cycles: expected at least 1, got {self.cycles!r}")
+        not_negative(start=self.start, end=self.end)
+        whole("cycles", self.cycles)
 
     def __call__(self, progress: float) -> float:
         """The linear rise within the cycle that progress lies in."""

@@ -92,7 +92,7 @@ def test_a_number_that_is_not_there_is_asked_for():
 
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_patience_below_one_epoch_is_refused(patience):
-    with pytest.raises(ValueError, match=f"^patience: expected at least 1 epoch, got {patience}"):
+    with pytest.raises(ValueError, match=f"^patience: expected a whole number of at least 1, got {patience}"):
         EarlyStopping(patience)
 
 
@@ -110,3 +110,16 @@ def test_the_bar_is_the_last_of_the_callbacks_and_only_where_it_is_wanted():
     first, bar = active((mine,), verbose=1)
     assert first is mine
     assert isinstance(bar, ProgressBar)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": 2.5}, "patience: expected a whole number"),
+        ({"min_delta": math.nan}, "min_delta: expected a number"),
+        ({"monitor": None}, "monitor: expected a name"),
+    ],
+)
+def test_early_stopping_refuses_what_it_cannot_use(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        EarlyStopping(**settings)

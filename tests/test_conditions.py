@@ -251,3 +251,8 @@ def test_examples_are_of_one_group_where_all_their_classes_agree(kernels):
     assert found(Vector(2), np.zeros((3, 2))) == [0, 0, 0]
     both = {"digit": [1, 1, 0, 1], "style": np.zeros((4, 2)), "width": [2, 0, 2, 2]}
     assert found(BOTH, both) == [2, 1, 0, 2]
+
+
+def test_numbers_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match=r"^c: expected numbers finite in float32, got 1e\+300"):
+        Vector(2).encode(np.array([[0.0, 1e300]]), load("numpy"), "float32")

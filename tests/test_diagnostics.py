@@ -339,3 +339,11 @@ def test_too_few_images_are_refused():
         diagnose(small(), np.zeros((1, 4, 4)), [0])
     with pytest.raises(ValueError, match=r"^c: expected labels 0 to 9, got 10 at index 1"):
         diagnose(small(), np.zeros((2, 4, 4)), [0, 10])
+
+
+def test_training_images_of_another_scale_or_shape_are_refused():
+    model = mc.build("mlp-small", image_shape=(4, 4), device="numpy")
+    x, y = np.zeros((12, 4, 4), np.uint8), np.arange(12) % 10
+    for training in (np.full((5, 4, 4), 255.0), np.zeros((5, 3, 3)), np.zeros((0, 4, 4))):
+        with pytest.raises(ValueError, match=r"^training: "):
+            mc.diagnostics.diagnose(model, x, y, training=training)

@@ -261,3 +261,17 @@ def test_evaluate_and_fit_are_the_functions_of_their_rooms():
     one.fit(x, c, epochs=1, verbose=0)
     fit(other, x, c, epochs=1, verbose=0)
     assert_same(one, other)
+
+
+def test_a_file_of_a_training_is_not_taken_for_a_model(tmp_path):
+    model = mc.build("mlp-small", image_shape=(4, 4), device="numpy")
+    x, y = np.zeros((6, 4, 4), np.uint8), np.arange(6)
+    model.fit(x, y, epochs=1, verbose=0, checkpoint=tmp_path / "training.safetensors")
+    with pytest.raises(ValueError, match="holds a training, not a model"):
+        mc.load(tmp_path / "training.safetensors")
+
+
+def test_an_unknown_device_is_not_the_files_fault(tmp_path):
+    mc.build("mlp-small", image_shape=(4, 4), device="numpy").save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"^device: expected one of"):
+        mc.load(tmp_path / "model.safetensors", device="gpu")

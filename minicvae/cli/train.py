@@ -207,6 +207,12 @@ def run(args: Namespace) -> int:
     settings = _settings(preset, model, args)
     if not args.quiet:
         print(_plan(preset, model, data, settings, folder), flush=True)
+    # A process that is killed after its first epoch may leave that one without a checkpoint.
+    if record and record.config["epochs_done"] > 1 and not record.checkpoint_file.exists():
+        raise ValueError(
+            f"{folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
+            f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
+        )
     made_of = {"settings": settings, "data": data.describe(), "model": model.config}
     if record:
         _check_same(record, made_of)

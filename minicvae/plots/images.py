@@ -86,7 +86,7 @@ def neighbours(
         tiles = np.stack([part.reshape(rows, columns, *model.image_shape) for part in (images, close)], axis=1)
         panel = _table(tiles.reshape(-1, *model.image_shape), variable)
         panels.append(replace(panel, row_labels=("generated", "nearest") * rows))
-    return sheet("Generated images, and the nearest image of the training", panels)
+    return sheet("Generated images and the nearest training image", panels)
 
 
 def reconstructions(

@@ -86,3 +86,17 @@ def test_a_run_is_not_resumed_with_other_settings(bars, quick, tmp_path, capsys,
 def test_resume_and_overwrite_contradict_each_other(bars, quick, tmp_path, capsys):
     assert main(["train", "mlp-small", "--data", bars, *quick, "--resume", "--overwrite"]) == 2
     assert "argument --resume: goes on with the run that --overwrite deletes" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_whose_checkpoint_is_gone_is_not_trained_anew(bars, quick, tmp_path, capsys):
+    words = ["train", "mlp-small", "--data", bars, *quick, "--quiet", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "run" / "model.safetensors").read_bytes(), (tmp_path / "run" / "config.json").read_bytes()
+    assert main([*words, "--resume"]) == 1
+    assert "2 epochs are done and checkpoint.safetensors is missing" in capsys.readouterr().err
+    assert before == (
+        (tmp_path / "run" / "model.safetensors").read_bytes(),
+        (tmp_path / "run" / "config.json").read_bytes(),
+    )

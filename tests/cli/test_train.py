@@ -18,7 +18,7 @@ from minicvae.cli import train as train_module
 from minicvae.datasets import binarise
 from minicvae.description import describe
 from minicvae.objectives import ELBO
-from minicvae.runs import Run
+from minicvae.runs import OURS, Run
 
 
 def test_a_training_leaves_a_whole_run_folder_and_says_where(digits, bars, quick, tmp_path, run_to_here, monkeypatch):
@@ -357,3 +357,10 @@ def test_the_importance_weighted_protocol_is_the_presets_and_the_decoder_starts_
     bias = Run.open(tmp_path / "run").model("numpy").parameters["decoder.2.b"]
     np.testing.assert_allclose(bias, np.log(mean / (1 - mean)), atol=0.02)  # three steps of 1e-3 away
     assert history["learning_rate"] == [1e-3]
+
+
+def test_all_files_that_a_run_leaves_are_known_as_its_own(of_classes, of_attributes):
+    for run in (of_classes, of_attributes):
+        files = [file.relative_to(run.folder).as_posix() for file in run.folder.rglob("*") if file.is_file()]
+        assert "model.safetensors" in files
+        assert [name for name in files if not OURS.fullmatch(name)] == []
