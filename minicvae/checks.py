@@ -24,5 +24,5 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 def not_negative(**settings: Any) -> None:
     """Raises ValueError for a setting that is no number, negative, NaN or infinite, by its name."""
     for name, value in settings.items():
-        if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
+        if not (isinstance(value, Real) and math.isfinite(value) and float(value) >= 0):
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
