@@ -25,6 +25,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
     ),
     "map ends with the shortest of its arguments, which has two": (
+        "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat('same'))",
+        "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
+        "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.layers.convolution:Conv2D.shape_after: places = map(span, shape[1:3], self.size, self.step, repeat(self.padding)) -> places = map(span, shape[1:4], self.size, self.step, repeat(self.padding))",
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
@@ -43,6 +46,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.image_maps:Winograd.__init__: self.half = ((h + 1) // 2, (w + 1) // 2) -> self.half = ((h + 2) // 2, (w + 1) // 2)",
     ),
     "a block of another size is faster or slower, and the same in the end": (
+        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (2 * h * w * W.shape[3], h * w * W.size)",
+        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (self.planes, h * w * W.size)",
+        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.depth, form.rows * W.size)",
+        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows, form.rows * W.size)",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 10):",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), BATCH):",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 11 * BATCH):",
@@ -155,6 +162,28 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "an index below zero counts from the end: of sixteen, eight before p is eight after it": (
         "minicvae.kernels.compiled_tiles:untile: m20, m21, m22 = (M[p + 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j]) -> m20, m21, m22 = (M[p - 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j])",
+    ),
+    "how much there is to compute says only whether to share it out": (
+        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (h * w * W.size, self.planes + 2 * h * w * W.shape[3])",
+        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * form.depth, W.size)",
+        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * form.depth, form.rows)",
+        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * W.size, form.rows * form.depth)",
+    ),
+    "where every place has a window, the zeros before the image are the kernel's, whatever the image's size": (
+        "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (w, h), W.shape[:2], (1, 1), repeat('same'))",
+    ),
+    "a slice that goes on behind the end stops there": (
+        "minicvae.kernels.image_maps:_blocks: yield (slice(start, min(start + images, n)), min(images, n - start)) -> yield (slice(start, start + images), min(images, n - start))",
+    ),
+    "a product of one channel by BLAS is slower, and the same": (
+        "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> (np.matmul if self.size[2] >= 1 else np.multiply)(g, self.W.T, out=P)",
+        "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> np.matmul(g, self.W.T, out=P)",
+    ),
+    "far below any logit of use, where the likelihood's slope is zero": (
+        "minicvae.distributions:masked_bernoulli: nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10000.0)), xp.where(counted, x, zero)) -> nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10001.0)), xp.where(counted, x, zero))",
+    ),
+    "one channel in: the cells of the kernel times one": (
+        "minicvae.kernels.image_maps:Planes.__init__: self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:2])) -> self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:3]))",
     ),
 }
 
