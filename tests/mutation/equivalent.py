@@ -4,6 +4,7 @@
 
 BY_REASON: dict[str, tuple[str, ...]] = {
     "at the limit itself both ways give the same number": (
+        "minicvae.objectives:IWAE.forward: v = kernels.xp.where(v < LEAST, 0.0, v) -> v = kernels.xp.where(v <= LEAST, 0.0, v)",
         "minicvae.kernels.compiled_images:max_pool: largest[k] = largest[k] if largest[k] >= pixel[k] or largest[k] != largest[k] else pixel[k] -> largest[k] = largest[k] if largest[k] > pixel[k] or largest[k] != largest[k] else pixel[k]",
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h >= 0, h, xp.expm1(xp.minimum(h, 0)))",
         "minicvae.kernels.reference:Reference.activation_slope: return xp.where(y > 0, xp.ones_like(y), y + 1) -> return xp.where(y >= 0, xp.ones_like(y), y + 1)",
@@ -33,7 +34,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
     ),
-    "NumPy takes any size below zero for the one to be found": (),
     "one copy of a batch is the batch: the condition only spares the copying": (
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s >= 1 else x)",
@@ -84,7 +84,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
         "minicvae.kernels.workspace:Workspace.end: self._arrays, self._next, self.shares = ([], -1, False) -> self._arrays, self._next, self.shares = ([], -2, False)",
     ),
-    "a product of one channel by BLAS is slower, and the same": (),
     "a room that is too large for the first call serves it as well": (
         "minicvae.kernels.workspace:Scratch.__init__: self._room = np.empty(0, np.uint8) -> self._room = np.empty(1, np.uint8)",
     ),
@@ -184,6 +183,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "one channel in: the cells of the kernel times one": (
         "minicvae.kernels.image_maps:Planes.__init__: self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:2])) -> self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:3]))",
+    ),
+    "nobody reads what is made of images that are not there": (
+        "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop + start",
+    ),
+    "what is upsampled before it is convolved is never pooled behind it": (
+        "minicvae.kernels.compiled_maps:upsampled: to = h[:n] if first.size else y[block] -> to = y[block]",
     ),
 }
 
