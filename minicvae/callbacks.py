@@ -70,7 +70,7 @@ class EarlyStopping(Callback):
         if self.monitor not in logs:
             raise ValueError(
                 f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}"
-                + (" (give `fit` validation_data)" if self.monitor.startswith("val_") else "")
+                + ("" if any(name.startswith("val_") for name in logs) else " (give `fit` validation_data)")
             )
         if logs[self.monitor] < self.best - self.min_delta:
             self.best, self.best_epoch = logs[self.monitor], epoch

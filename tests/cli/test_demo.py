@@ -39,8 +39,16 @@ def test_the_folder_for_the_pictures_is_made(options, tmp_path):
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_the_arguments_of_a_notebook_are_left_alone(options):
+def test_the_arguments_of_a_notebook_are_left_alone(options, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
     assert options("-f", "/tmp/kernel.json").epochs == 3
+
+
+def test_a_misspelt_option_is_refused(options, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    with pytest.raises(SystemExit):
+        options("--epcohs", "1")
+    assert "unrecognised arguments: --epcohs 1" in capsys.readouterr().err
 
 
 def test_a_demo_may_take_more_than_that(monkeypatch, tmp_path):
