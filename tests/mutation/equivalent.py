@@ -85,6 +85,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.workspace:Workspace.end: self._arrays, self._next, self.shares = ([], -1, False) -> self._arrays, self._next, self.shares = ([], -2, False)",
     ),
     "a room that is too large for the first call serves it as well": (
+        "minicvae.optimizers:Adam.start: step = np.zeros(1, np.int64) -> step = np.zeros(2, np.int64)",
         "minicvae.kernels.workspace:Scratch.__init__: self._room = np.empty(0, np.uint8) -> self._room = np.empty(1, np.uint8)",
     ),
     "nobody looks at what is behind the last image": (
