@@ -238,7 +238,7 @@ def test_a_file_that_is_no_trainings_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a model file, or is damaged"):
         model.fit(*digits(), **SETTINGS, checkpoint=tmp_path / "damaged")
     model.fit(*digits(), **SETTINGS, checkpoint=tmp_path / "training", until=1)
-    with pytest.raises(ValueError, match="holds a model of the kind training"):
+    with pytest.raises(ValueError, match="holds a training, not a model"):
         mc.load(tmp_path / "training")
 
 

@@ -249,7 +249,7 @@ GOOD = digits(4)
         ({"clip_norm": 0}, ValueError, "clip_norm: expected a positive number or None, got 0"),
         ({"clip_norm": -1.0}, ValueError, "clip_norm: "),
         ({"clip_norm": float("nan")}, ValueError, "clip_norm: "),
-        ({"early_stopping": 0}, ValueError, "patience: expected at least 1 epoch, got 0"),
+        ({"early_stopping": 0}, ValueError, "patience: expected a whole number of at least 1, got 0"),
         ({"binarise": "static"}, TypeError, "binarise: expected True or False, got 'static'"),
         ({"callbacks": ["print"]}, TypeError, "callbacks: expected Callback objects, got str"),
         ({"callbacks": [Callback]}, TypeError, "callbacks: expected Callback objects, got type"),
