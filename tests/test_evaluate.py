@@ -185,8 +185,9 @@ def test_it_comes_to_the_integral_over_a_latent_of_one_dimension(device, likelih
         assert abs(value - exact) < 6 * error
 
 
-def test_with_one_sample_it_is_minus_the_elbo_of_that_sample(device):
-    model, (x, c) = small(device, objective=IWAE(1)), data(4)
+@pytest.mark.parametrize("learnt", [False, True], ids=["fixed prior", "prior that sees c"])
+def test_with_one_sample_it_is_minus_the_elbo_of_that_sample(device, learnt):
+    model, (x, c) = small(device, objective=IWAE(1), conditional_prior=learnt), data(4)
     eps = [standard_normal((1, 1, 2), "float64", 5, Purpose.LOG_LIKELIHOOD, i, 0) for i in range(4)]
     losses, _ = model.loss_and_gradients(x, c, eps=np.concatenate(eps, axis=1))
     assert -log_likelihood(model, x, c, 1, seed=5).mean() == pytest.approx(losses["loss"], rel=1e-12)

@@ -4,6 +4,8 @@
 
 BY_REASON: dict[str, tuple[str, ...]] = {
     "at the limit itself both ways give the same number": (
+        "minicvae.kernels.vector_math:_tanh32: return small if size < f32(0.6) else large if x > f32(0) else -large -> return small if size < f32(0.6) else large if x >= f32(0) else -large",
+        "minicvae.kernels.vector_math:_tanh32: return small if size < f32(0.6) else large if x > f32(0) else -large -> return small if size <= f32(0.6) else large if x > f32(0) else -large",
         "minicvae.objectives:IWAE.forward: v = kernels.xp.where(v < LEAST, 0.0, v) -> v = kernels.xp.where(v <= LEAST, 0.0, v)",
         "minicvae.kernels.compiled_images:max_pool: largest[k] = largest[k] if largest[k] >= pixel[k] or largest[k] != largest[k] else pixel[k] -> largest[k] = largest[k] if largest[k] > pixel[k] or largest[k] != largest[k] else pixel[k]",
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h >= 0, h, xp.expm1(xp.minimum(h, 0)))",
@@ -190,6 +192,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "what is upsampled before it is convolved is never pooled behind it": (
         "minicvae.kernels.compiled_maps:upsampled: to = h[:n] if first.size else y[block] -> to = y[block]",
+    ),
+    "three to any power is odd": (
+        "minicvae.schedules:Tripling.ends: return [(3 ** stage - 1) // 2 for stage in range(1, self.stages + 1)] -> return [3 ** stage // 2 for stage in range(1, self.stages + 1)]",
     ),
 }
 
