@@ -9,7 +9,7 @@ import minicvae as mc
 from minicvae.conditions import Classes, Parts, Vector
 from minicvae.distributions import LearnedGaussian
 from minicvae.gradcheck import check_model
-from minicvae.layers import Conv2D, JoinPlanes, MaxPool2D, UpSample2D
+from minicvae.layers import Conv2D, JoinPlanes, MaxPool2D, Reshape, UpSample2D
 from minicvae.models.convolutional import convolutional, convolutional_planes, convolutional_strided
 from minicvae.models.presets import Preset
 
@@ -188,3 +188,14 @@ def test_a_saved_model_is_the_same_model(form, tmp_path):
     model.save(tmp_path / "model.safetensors")
     again = mc.load(tmp_path / "model.safetensors", device="numpy")
     np.testing.assert_array_equal(again.reconstruct(x, c), model.reconstruct(x, c))
+
+
+@pytest.mark.parametrize("name", ["conv", "conv-strided", "conv-planes"])
+def test_images_may_be_wider_than_high_and_the_networks_deeper(name):
+    sizes = {"image_shape": (8, 16), "encoder_widths": (2, 3, 5), "decoder_widths": (7, 4, 3), "latent_dim": 2}
+    model = mc.build(name, device="numpy", **sizes)
+    images = model.generate(np.arange(3))
+    assert images.shape == (3, 8, 16)
+    assert [moment.shape for moment in model.encode(images, np.arange(3))] == [(3, 2), (3, 2)]
+    layers = [layer for _, layer in model.decoder.named_layers("decoder")]
+    assert [layer.shape for layer in layers if isinstance(layer, Reshape)] == [(1, 2, 7)]
