@@ -11,6 +11,7 @@ import numpy as np
 from minicvae import checkpoint, conditions, distributions, layers, objectives, optimizers, summary, training
 from minicvae.description import describe, restore
 from minicvae.evaluate import evaluate, log_likelihood
+from minicvae.kernels import DEVICES
 from minicvae.kernels import load as load_kernels
 from minicvae.layers import Layer
 from minicvae.models.adversarial import Adversary
@@ -63,7 +64,8 @@ class Model(Trainable):
         kind = config.get("kind", "CVAE")
         if kind == "training":
             raise ValueError(f"{path} holds a training, not a model: fit(checkpoint=...) goes on with it")
-        load_kernels(device)  # what is wrong with the device is not the file's fault
+        if device not in DEVICES:
+            load_kernels(device)  # which says so: it is not the file's fault
         if kind != cls.__name__:
             raise ValueError(f"{path} holds a model of the kind {kind}, not {cls.__name__}: use {kind}.load")
         known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
