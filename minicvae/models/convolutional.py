@@ -51,13 +51,16 @@ convolutional_strided = partial(convolutional, strided=True)
 convolutional_planes = partial(convolutional, planes=True)
 
 
-def condition_paths(condition: Condition, width: int) -> list[Layer]:
-    """For each part of c a relu layer of `width` of its own, behind its embedding if it has one."""
-    paths: list[Layer] = []
+def condition_paths(condition: Condition, width: int) -> tuple[list[Layer | None], int]:
+    """For each part of c a relu layer of `width` of its own, behind its embedding if it has one; and their columns.
+
+    A part without columns (`Nothing`) passes as it is and brings none.
+    """
+    paths: list[Layer | None] = []
     for d, embedding in zip(condition.widths, condition.embeddings(), strict=True):
-        dense = Dense(d, width, "relu")
-        paths.append(Chain([embedding, dense]) if embedding else dense)
-    return paths
+        dense = Dense(d, width, "relu") if d else None
+        paths.append(Chain([embedding, dense]) if embedding and dense else dense)
+    return paths, width * sum(path is not None for path in paths)
 
 
 def _small(p: Preset, widths: Sequence[int]) -> tuple[int, int]:
@@ -84,17 +87,16 @@ def _encoder(p: Preset, strided: bool, planes: bool) -> Layer:
     if planes:
         trunk = Chain([JoinPlanes(), *down, Flatten(), Dense(flat, 2 * p.latent_dim)])
         return Pathways([image, *p.condition.embeddings()], trunk)
-    c_paths = condition_paths(p.condition, p.encoder_widths[-1])
-    joined = flat + p.encoder_widths[-1] * len(c_paths)
-    return Pathways([Chain([image, *down, Flatten()]), *c_paths], Dense(joined, 2 * p.latent_dim))
+    c_paths, c_width = condition_paths(p.condition, p.encoder_widths[-1])
+    return Pathways([Chain([image, *down, Flatten()]), *c_paths], Dense(flat + c_width, 2 * p.latent_dim))
 
 
 def _decoder(p: Preset, strided: bool) -> Layer:
     """(z (n, l), *c) -> (n, output width)."""
     first = p.decoder_widths[0]
     h, w = _small(p, p.decoder_widths)
-    c_paths = condition_paths(p.condition, first)
-    dense = Dense(p.latent_dim + first * len(c_paths), h * w * first, "relu")
+    c_paths, c_width = condition_paths(p.condition, first)
+    dense = Dense(p.latent_dim + c_width, h * w * first, "relu")
     up: list[Layer] = []
     for c_in, c_out in pairwise([first, *p.decoder_widths]):
         up.append(ConvTranspose2D(c_in, c_out, stride=2 if strided else 1, activation="relu"))

@@ -53,8 +53,8 @@ def separate(name: str, d_in: int, widths: Sequence[int], condition: Condition, 
     if not widths:
         raise ValueError(f"{name}: expected at least one layer for separate pathways, got none")
     x_path = Chain([Dense(a, b, "relu") for a, b in pairwise([d_in, *widths])])
-    c_paths = condition_paths(condition, widths[0])
-    return Pathways([x_path, *c_paths], Dense(widths[-1] + widths[0] * len(c_paths), d_out))
+    c_paths, c_width = condition_paths(condition, widths[0])
+    return Pathways([x_path, *c_paths], Dense(widths[-1] + c_width, d_out))
 
 
 @dataclass(frozen=True)

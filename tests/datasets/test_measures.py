@@ -131,6 +131,17 @@ def test_the_thickness_of_a_stroke_is_its_width_at_every_angle(angle, quarters):
     assert measured == pytest.approx(width / (1 + width / length), rel=0.1)
 
 
+@given(grey=st.floats(0, 1))
+def test_ink_of_half_the_strength_or_more_has_an_edge_like_full_ink(grey):
+    """A bar of one pixel beside ink of another grey; H, V, D and E of min(1, 2 f) by hand."""
+    x = np.zeros((1, 3, 12))
+    x[0, 1, 1:9], x[0, 1, 9] = 1, grey
+    edge = min(1, 2 * grey)
+    along, across, oblique = 2, 2 * 8 + 2 * edge, 2 * 2 * 8 + 2 * 2 * edge
+    perimeter = np.pi / 8 * (along + across + oblique / np.sqrt(2))
+    assert attributes(x)[0, THICKNESS] == pytest.approx(2 * (8 + grey) / perimeter, rel=1e-6)
+
+
 @given(radius=st.floats(6, 16), width=st.floats(1.5, 5))
 def test_the_thickness_of_a_closed_loop_is_the_width_of_its_line(radius, width):
     assert attributes(ring(radius, width))[0, THICKNESS] == pytest.approx(width, rel=0.04)

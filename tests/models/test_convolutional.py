@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.special
 
 import minicvae as mc
-from minicvae.conditions import Classes, Parts, Vector
+from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.distributions import LearnedGaussian
 from minicvae.gradcheck import check_model
 from minicvae.layers import Conv2D, JoinPlanes, MaxPool2D, Reshape, UpSample2D
@@ -199,3 +200,14 @@ def test_images_may_be_wider_than_high_and_the_networks_deeper(name):
     assert [moment.shape for moment in model.encode(images, np.arange(3))] == [(3, 2), (3, 2)]
     layers = [layer for _, layer in model.decoder.named_layers("decoder")]
     assert [layer.shape for layer in layers if isinstance(layer, Reshape)] == [(1, 2, 7)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_networks_of_relu_without_biases_double_with_their_input(form):
+    model = small(FORMS[form], condition=Nothing())
+    rng = np.random.default_rng(0)
+    x, z = rng.random((3, 8, 4)) / 2, rng.normal(size=(3, 2))
+    for once, twice in zip(model.encode(x, 3), model.encode(2 * x, 3), strict=True):
+        np.testing.assert_allclose(twice, 2 * once, rtol=1e-9)
+    once, twice = (scipy.special.logit(model.decode(k * z, 3)) for k in (1, 2))
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-9)

@@ -158,7 +158,7 @@ TESTS = {
         f"minicvae/gradcheck/{name}": tuple(f"gradcheck/test_{test}" for test in tests)
         for name, *tests in (
             ("differences", "differences", "kinks", "check"),
-            ("comparison", "comparison", "check", "kinks", "adapters", "conduct"),
+            ("comparison", "comparison", "tolerances", "check", "kinks", "adapters", "conduct"),
             ("check", "conduct", "check"),
             ("subject", "conduct", "adapters", "check"),
             ("rounding", "rounding"),
