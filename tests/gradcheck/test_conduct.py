@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from minicvae.gradcheck import assert_gradients, check_gradients
+from minicvae.gradcheck.comparison import ROUNDING
+from minicvae.gradcheck.differences import EPS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
@@ -97,6 +99,15 @@ def test_a_backward_that_clips_is_not_linear():
 
 def test_a_backward_that_loses_the_sign_is_not_linear():
     assert "is not linear in dy" in problems(lambda x: (x**2, lambda dy: 2 * np.abs(dy) * x))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_backward_that_rounds_is_linear_at_every_scale(scale):
+    def rounding(part):
+        return lambda x: (scale * x, lambda dy: scale * dy * (1 + part * EPS * (np.abs(dy) > 100)))
+
+    assert check_gradients(rounding(ROUNDING / EPS / 2), (X,)).problems == ()
+    assert "is not linear in dy" in problems(rounding(2 * ROUNDING / EPS))
 
 
 def test_a_linear_map_has_to_be_zero_for_zero_as_any_other():

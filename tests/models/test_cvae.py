@@ -383,6 +383,20 @@ def test_a_prior_of_another_width_and_an_adversary_beside_one_are_refused():
         build(learnt_prior=True, adversary=Adversary(Dense(5, 1)))
 
 
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ({"encoder": Dense(9, 4)}, r"encoder: expected a network on \(6 columns, a condition of width 4\), but"),
+        ({"decoder": Dense(9, 6)}, r"decoder: expected a network on \(2 columns, a condition of width 4\), but"),
+        ({"prior": Dense(9, 4)}, r"prior: expected a network on \(a condition of width 4\), but"),
+    ],
+)
+def test_a_network_that_does_not_take_its_inputs_is_told_what_they_are(broken, expected):
+    networks = {"encoder": Dense(6 + 4, 4), "decoder": Dense(2 + 4, 6)} | broken
+    with pytest.raises(ValueError, match=expected):
+        CVAE(condition=Classes(4), latent_dim=2, image_shape=(2, 3), **networks)
+
+
 def test_without_a_condition_only_the_number_of_examples_counts(device):
     model = build(device, Nothing())
     x, _, eps = draw_data(3, model, 4)

@@ -126,7 +126,7 @@ TESTS = {
         )
     },
     "minicvae/models/base": (*MODEL, "test_completion"),
-    "minicvae/models/cvae": MODEL,
+    "minicvae/models/cvae": (*MODEL, "models/test_adversarial"),
     "minicvae/models/adversarial": ("models/test_adversarial",),
     "minicvae/models/quadrants": ("models/test_quadrants", "test_completion"),
     "minicvae/masks": ("test_masks",),
