@@ -160,7 +160,7 @@ TESTS = {
             ("differences", "differences", "kinks", "check"),
             ("comparison", "comparison", "tolerances", "check", "kinks", "adapters", "conduct"),
             ("check", "conduct", "check"),
-            ("subject", "conduct", "adapters", "check"),
+            ("subject", "subject", "conduct", "adapters", "check"),
             ("rounding", "rounding"),
             ("adapters", "adapters"),
             ("report", "report"),

@@ -133,6 +133,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.gradcheck.check:_nonlinear_backward: for factor, message in ((0.0, 'is not zero for dy = 0'), (-1024.0, 'is not linear in dy')): -> for factor, message in ((0.0, 'is not zero for dy = 0'), (-1025.0, 'is not linear in dy')):",
     ),
     "a sum is the same in either order": (
+        "minicvae.gradcheck.subject:Subject.direction_line: np.add(held[name], t * v, out=self.arguments[name]) -> np.add(t * v, held[name], out=self.arguments[name])",
+        "minicvae.gradcheck.comparison:Comparison.adjoint: bend = float((above - 2 * self.base + below) @ self.run.dy) -> bend = float(self.run.dy @ (above - 2 * self.base + below))",
+        "minicvae.gradcheck.comparison:Comparison.adjoint: image, claimed = (float((above - below) @ self.run.dy) / 2, float(np.sum(g * v))) -> image, claimed = (float(self.run.dy @ (above - below)) / 2, float(np.sum(g * v)))",
         "minicvae.models.quadrants:ImageConditionedVAE.negative_log_likelihood: total = add(total, k.to_numpy(log_weight)) -> total = add(k.to_numpy(log_weight), total)",
         "minicvae.gradcheck.differences:complex_slopes: out.slope[i] = tangent @ u -> out.slope[i] = u @ tangent",
         "minicvae.gradcheck.differences:_differences: central = float(change @ u) / (right - left) -> central = float(u @ change) / (right - left)",
@@ -195,6 +198,26 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "three to any power is odd": (
         "minicvae.schedules:Tripling.ends: return [(3 ** stage - 1) // 2 for stage in range(1, self.stages + 1)] -> return [3 ** stage // 2 for stage in range(1, self.stages + 1)]",
+    ),
+    "a wider margin without ink adds no edge": (
+        "minicvae.datasets.measures:_perimeter: p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (1, 1))) -> p = np.pad(np.minimum(1, 2 * full), ((0, 0), (2, 1), (1, 1)))",
+        "minicvae.datasets.measures:_perimeter: p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (1, 1))) -> p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 2), (1, 1)))",
+        "minicvae.datasets.measures:_perimeter: p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (1, 1))) -> p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (2, 1)))",
+        "minicvae.datasets.measures:_perimeter: p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (1, 1))) -> p = np.pad(np.minimum(1, 2 * full), ((0, 0), (1, 1), (1, 2)))",
+    ),
+    "the size of a difference is the same in either order": (
+        "minicvae.datasets.measures:_perimeter: straight = variation(p[:, :, 1:], p[:, :, :-1]) + variation(p[:, 1:], p[:, :-1]) -> straight = variation(p[:, :, :-1], p[:, :, 1:]) + variation(p[:, 1:], p[:, :-1])",
+        "minicvae.datasets.measures:_perimeter: straight = variation(p[:, :, 1:], p[:, :, :-1]) + variation(p[:, 1:], p[:, :-1]) -> straight = variation(p[:, :, 1:], p[:, :, :-1]) + variation(p[:, :-1], p[:, 1:])",
+        "minicvae.datasets.measures:_perimeter: diagonal = variation(p[:, 1:, 1:], p[:, :-1, :-1]) + variation(p[:, 1:, :-1], p[:, :-1, 1:]) -> diagonal = variation(p[:, :-1, :-1], p[:, 1:, 1:]) + variation(p[:, 1:, :-1], p[:, :-1, 1:])",
+        "minicvae.datasets.measures:_perimeter: diagonal = variation(p[:, 1:, 1:], p[:, :-1, :-1]) + variation(p[:, 1:, :-1], p[:, :-1, 1:]) -> diagonal = variation(p[:, 1:, 1:], p[:, :-1, :-1]) + variation(p[:, :-1, 1:], p[:, 1:, :-1])",
+    ),
+    "any number below zero is below every error": (
+        "minicvae.gradcheck.comparison:Compared.worst: return int(np.argmax(np.where(self.resolved, self.ratio, -1))) -> return int(np.argmax(np.where(self.resolved, self.ratio, -2)))",
+        "minicvae.gradcheck.comparison:Compared.worst: return int(np.argmax(np.where(self.wrong, self.error, -1))) -> return int(np.argmax(np.where(self.wrong, self.error, -2)))",
+    ),
+    "a union is the same in either order, and with what it has already": (
+        "minicvae.gradcheck.comparison:Comparison.argument: chosen = np.union1d(chosen, self._locate(name, g.size)) -> chosen = np.union1d(self._locate(name, g.size), chosen)",
+        "minicvae.gradcheck.comparison:Comparison.argument: if len(chosen) < g.size and (not elements.wrong.any()): -> if len(chosen) <= g.size and (not elements.wrong.any()):",
     ),
 }
 
