@@ -117,7 +117,7 @@ class Report:
         row = self[name]
         if row.errors is None or np.isnan(row.errors).all():
             raise ValueError(f"{name}: no element was compared ({row.note or row.verdict})")
-        return _heat_map(row, " − ".join(self.headings))
+        return _heat_map(row, row.errors, " − ".join(self.headings))
 
     def _headline(self) -> str:
         failed = sum(not row.ok for row in self.rows)
@@ -183,11 +183,11 @@ def _aligned(cells: list[list[str]]) -> list[str]:
     return lines
 
 
-def _heat_map(row: Row, difference: str) -> Figure:
+def _heat_map(row: Row, errors: np.ndarray, difference: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    errors = np.atleast_2d(row.errors if row.errors is not None else np.nan)
+    errors = np.atleast_2d(errors)
     errors = errors.reshape(prod(errors.shape[:-1]), errors.shape[-1])
     height, width = errors.shape
     figure = Figure(figsize=(7.2, float(np.clip(7.2 * height / width, 1.6, 7.2)) + 0.9), layout="constrained")

@@ -107,8 +107,12 @@ def test_a_limit_itself_is_allowed():
     assert nothing.vanishes
     assert not nothing.wrong[0]
     assert not nothing.at_kink[0]
-    exact = compared(1.0, 0.0, 0.5, 0.5 - ROUNDING)  # of the bound 0.5 + ROUNDING, half is 0.25: all of it is jump
-    assert exact.at_kink[0]
+    assert compared(0.0, 0.0, 1.0, 0.5).at_kink[0]
+
+
+def test_a_slope_counts_by_its_own_size_where_nothing_is_claimed_and_never_without_a_bound():
+    assert compared(0.0, 1.0, 1e-7).resolved[0]
+    assert not compared(1.0, 1.0, np.inf, size=np.inf).resolved[0]
 
 
 @given(seed=SEEDS, size=SIZES)

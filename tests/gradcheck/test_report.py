@@ -1,6 +1,7 @@
 """The report as text, as HTML and as a picture."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,11 +35,51 @@ def test_the_table_is_aligned_and_fits_a_hundred_columns(factor):
     )
 
 
+ROWS = (
+    Row("W", (3, 4), "WRONG", "1 of 9 is wrong", 9, 2, 1, (1, 2), 1.5, -20.0, 21.5, 3e-8, 0.0625, 0.25),
+    Row("b", (), "ok", "", 1, 0, 0, (), 0.0, 0.0, 0.0, 1e-9, 0.125, 0.0),
+    Row("together", (13,), "ok", "", 0, 0, 0, None, 1e3, 1e3, 0.0, 2e-6, 0.125, 0.0),
+    Row("c", (5,), "missing", "backward gives no gradient"),
+)
+TABLE = """\
+name       shape  checked  worst   analytic     numeric  error  bound   step   rel.  verdict
+W            3×4     9/12    1,2  1.500e+00  -2.000e+01  2e+01  3e-08  6e-02  2e-01  WRONG
+b         scalar        1      -          0           0      0  1e-09  1e-01      0  ok
+together      13           whole  1.000e+03   1.000e+03      0  2e-06  1e-01      0  ok
+c              5                                                                     missing"""
+
+
+def test_a_table_to_the_letter():
+    assert str(Report(ROWS, ("forward gives float32",))) == (
+        "gradients: FAILED (2 of 4 rows); 10 elements compared, 3 left out\n"
+        f"{TABLE}\nforward gives float32\nW: 1 of 9 is wrong\nc: backward gives no gradient"
+    )
+    assert "step" not in str(Report((replace(ROWS[0], step=np.nan),)))  # of the complex step
+    assert str(Report(())) == "gradients: FAILED; 0 elements compared"
+
+
+def named(name, **changes):
+    """The line of a table for a row of that name, above the other rows."""
+    return str(Report((replace(ROWS[0], name=name, verdict="missing", **changes), *ROWS))).splitlines()[2]
+
+
+def test_columns_move_together_only_where_the_table_would_be_too_wide():
+    fits = WIDTH - max(map(len, TABLE.splitlines())) + len("together")
+    line = named("n" * fits)
+    assert line == "n" * fits + "     3×4     9/12    1,2  1.500e+00  -2.000e+01  2e+01  3e-08  6e-02  2e-01  missing"
+    assert len(line) == WIDTH
+    line = named("n" * (fits + 1))
+    assert line == "n" * (fits + 1) + "    3×4    9/12   1,2 1.500e+00 -2.000e+01 2e+01 3e-08 6e-02 2e-01 missing"
+
+
 def test_names_too_long_for_the_table_keep_their_end():
-    report = Report(tuple(Row("encoder.0.paths.1." * 6 + name, (3, 3, 32, 64), "not finite") for name in "Wb"))
-    lines = str(report).splitlines()[1:4]
-    assert all(len(line) <= WIDTH for line in lines)
-    assert [line.split()[0][-3:] for line in lines[1:]] == ["1.W", "1.b"]
+    room = WIDTH - max(map(len, TABLE.splitlines())) + len("together") + 10  # each of ten gaps is a column narrower
+    name = "".join(str(i % 10) for i in range(room + 1))
+    for given, shown in ((name[:room], name[:room]), (name, "…" + name[2:])):
+        line = named(given)
+        assert line.split()[0] == shown
+        assert len(line) == WIDTH
+    assert named(name, shape=(10**9,) * 9).startswith("…" + name[-7:] + " ")  # eight columns are left in any case
 
 
 def test_the_numbers_of_the_table_are_those_of_the_rows():
@@ -85,6 +126,14 @@ def test_the_html_has_a_line_for_each_row_and_escapes_names():
         assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>")
 
 
+def test_the_html_has_the_cells_of_the_table_and_a_colour_where_something_is_wrong():
+    html = Report(ROWS)._repr_html_()
+    lines = re.findall(r"<tr([^>]*)>(.*?)</tr>", html)
+    cells = [[cell for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", line) if cell] for _, line in lines]
+    assert cells == [line.split() for line in TABLE.splitlines()]
+    assert ["background" in attributes for attributes, _ in lines] == [False, True, False, False, True]
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (4, 3), (3, 3, 2, 5)])
 def test_the_picture_shows_every_error_where_it_is(shape, tmp_path):
     x = np.asarray(RNG.normal(size=shape))
@@ -119,3 +168,40 @@ def test_there_is_no_picture_of_nothing():
     report = check_gradients(lambda x: (x**2, lambda dy: None), (np.ones(3),))
     with pytest.raises(ValueError, match="x: no element was compared"):
         report.figure("x")
+
+
+def picture(shape, worst, *, reach=1.0, tolerance=0.25):
+    errors = np.zeros(shape)
+    errors[worst] = -reach
+    row = Row("W", shape, "WRONG", worst=worst, tolerance=tolerance, relative=0.5, errors=errors)
+    return Report((row,)).figure("W")
+
+
+@pytest.mark.parametrize(
+    ("shape", "worst", "place", "label"),
+    [
+        ((4, 5), (2, 3), (3, 2), "first axis"),
+        ((5,), (3,), (3, 0), "first axis"),
+        ((), (), (0, 0), "first axis"),
+        ((2, 3, 4), (1, 0, 2), (2, 3), "all other axes"),
+    ],
+)
+def test_a_square_is_around_the_worst_element_and_the_axes_are_named(shape, worst, place, label):
+    axes, bar = picture(shape, worst).axes
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [place] * 2
+    below, above = axes.lines
+    assert [below.get_markeredgecolor(), above.get_markeredgecolor()] == ["white", "black"]
+    assert below.get_markeredgewidth() > above.get_markeredgewidth()  # black with a white border
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("last axis", label)
+    assert axes.get_title() == "W: WRONG, relative error 5.0e-01"
+    assert bar.get_ylabel() == "analytic − numeric   (bound 2e-01)"
+
+
+@pytest.mark.parametrize(("reach", "tolerance"), [(3.0, 0.5), (0.5, 3.0)])
+def test_the_colours_reach_to_the_largest_error_and_to_the_bound(reach, tolerance):
+    assert picture((4, 5), (2, 3), reach=reach, tolerance=tolerance).axes[0].images[0].get_clim() == (-3, 3)
+
+
+@pytest.mark.parametrize(("shape", "height"), [((10, 30), 2.4), ((1, 100), 1.6), ((30, 30), 7.2), ((90, 2), 7.2)])
+def test_the_picture_is_as_high_as_the_array_within_limits(shape, height):
+    assert picture(shape, (0, 0)).get_size_inches() == pytest.approx([7.2, height + 0.9])

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minicvae.gradcheck import comparison as module
-from minicvae.gradcheck.comparison import HUGE, ROUNDING, Comparison, Settings, _unit, spread
+from minicvae.gradcheck.comparison import FIRST_STEP, HUGE, ROUNDING, Comparison, Settings, _unit, spread
 from minicvae.gradcheck.differences import EPS, SAFETY
 from minicvae.gradcheck.subject import Subject
 
@@ -27,6 +27,8 @@ def times(x, factor=1.0):
 def test_of_a_large_array_half_of_the_elements_are_the_largest_and_half_are_drawn(seed, n, elements):
     rng = np.random.default_rng(seed)
     g = spread(rng, (n, 2))
+    whole = comparison(times, np.ones(1), elements=g.size)._choose(g)
+    assert whole.tolist() == list(range(g.size))
     chosen = comparison(times, np.ones(1), seed=seed, elements=elements)._choose(g)
     assert len(set(chosen.tolist())) == len(chosen) == min(elements, g.size)
     if g.size <= elements:
@@ -37,11 +39,12 @@ def test_of_a_large_array_half_of_the_elements_are_the_largest_and_half_are_draw
         assert largest == set(chosen[: (elements + 1) // 2].tolist())
 
 
-def test_those_drawn_are_not_always_the_same_and_may_be_any():
+@pytest.mark.parametrize("elements", [3, 4])
+def test_those_drawn_are_not_always_the_same_and_may_be_any_but_the_largest(elements):
     g, seen = np.arange(8.0), set()
-    of_eight = comparison(times, np.ones(1), elements=3)
+    of_eight = comparison(times, np.ones(1), elements=elements)
     for _ in range(200):
-        seen.add(int(of_eight._choose(g)[2]))
+        seen.update(of_eight._choose(g)[2:].tolist())
     assert seen == set(range(6))
 
 
@@ -84,7 +87,21 @@ def test_a_claim_may_err_by_the_rounding_of_numbers_of_the_size_of_f_or_of_one(s
     size = min(height, 1) if height else 1
     for i, held in enumerate(x):
         reach = min(max(abs(held), _unit(x)), 1)  # the same rounding of F is more of a slope by a small number
-        assert found[i] == pytest.approx(SAFETY * EPS * loudest * size / reach, rel=1e-12)
+        assert found[i] == pytest.approx(SAFETY * EPS * loudest * size / reach, rel=1e-12, abs=0)
+
+
+def asked_of_slopes(compare):
+    """What `compare` gives, and what it asked `slopes` for."""
+    taken, asked = module.slopes, []
+
+    def slopes(*arguments):
+        asked.append(arguments)
+        return taken(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "slopes", slopes)
+        found = compare()
+    return found, *asked
 
 
 @given(seed=SEEDS)
@@ -94,15 +111,7 @@ def test_along_a_direction_the_roundings_and_the_claims_add_up_and_the_nearest_z
     here.gradients = {"x": rng.normal(size=x.size), "y": rng.normal(size=y.size)}
     here.rounding = {"x": rng.uniform(size=x.size), "y": rng.uniform(size=y.size)}
     v = {"x": spread(rng, x.shape), "y": spread(rng, y.shape)}
-    origins, taken = [], module.slopes
-
-    def slopes(*arguments):
-        origins.extend(arguments[-1])
-        return taken(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "slopes", slopes)
-        found = here._along(v)
+    found, (_, first, *_, origins) = asked_of_slopes(lambda: here._along(v))
     terms = np.append(here.gradients["x"] * v["x"], here.gradients["y"] * v["y"])
     assert found.claimed == pytest.approx([terms.sum()], abs=1e-12)
     assert found.size == pytest.approx(np.linalg.norm(terms))
@@ -110,7 +119,25 @@ def test_along_a_direction_the_roundings_and_the_claims_add_up_and_the_nearest_z
     assert found.rounding == pytest.approx([np.linalg.norm(roundings)])
     steps = [abs(a / b) for name, at in (("x", x), ("y", y)) for a, b in zip(at, v[name], strict=True) if a != 0]
     assert origins == [min(steps, default=np.inf)]
+    assert first == [FIRST_STEP]
     assert found.direction
+
+
+@given(seed=SEEDS)
+def test_by_an_element_the_first_step_is_a_part_of_it_or_of_a_typical_one_of_at_most_one(seed):
+    x = numbers(seed)
+    here = comparison(times, x, seed=seed)
+    here.rounding = {"x": np.arange(1.0, 7.0)}
+    chosen = np.array([4, 0, 2])
+    found, (lines, first, *_, origins) = asked_of_slopes(lambda: here._elements("x", chosen, complex_step=False))
+    assert len(lines) == 3
+    for i, step, origin in zip(chosen, first, origins, strict=True):
+        assert step == FIRST_STEP * max(min(_unit(x), 1), abs(x[i]))
+        assert origin == (abs(x[i]) if x[i] else np.inf)
+    assert found.claimed.tolist() == here.gradients["x"][chosen].tolist()
+    assert found.rounding.tolist() == [5, 1, 3]
+    assert found.size == pytest.approx(3 * np.sqrt(np.mean(here.run.dy[chosen] ** 2)))
+    assert not found.direction
 
 
 def map_at_hand(x, v, u, noise, curvature=0.0):

@@ -80,6 +80,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
     "one of two is one of two, in whatever order": (
+        "minicvae.gradcheck.report:_heat_map: for axis in (axes.xaxis, axes.yaxis): -> for axis in (axes.yaxis, axes.xaxis):",
         "minicvae.layers.fused:_slides: return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides -> return type(layer) in (ConvTranspose2D, Conv2D) and layer.slides",
     ),
     "any number below zero says that no step runs": (
@@ -218,6 +219,13 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "a union is the same in either order, and with what it has already": (
         "minicvae.gradcheck.comparison:Comparison.argument: chosen = np.union1d(chosen, self._locate(name, g.size)) -> chosen = np.union1d(self._locate(name, g.size), chosen)",
         "minicvae.gradcheck.comparison:Comparison.argument: if len(chosen) < g.size and (not elements.wrong.any()): -> if len(chosen) <= g.size and (not elements.wrong.any()):",
+    ),
+    "how thick a line or how large a letter of a picture is, the eye decides": (
+        "minicvae.gradcheck.report:_heat_map: figure.colorbar(image, ax=axes, pad=0.02, format='%.2g', label=f'{difference}   (bound {row.tolerance:.0e})') -> figure.colorbar(image, ax=axes, pad=1.02, format='%.2g', label=f'{difference}   (bound {row.tolerance:.0e})')",
+        "minicvae.gradcheck.report:_heat_map: axes.set_title(f'{row.name}: {row.verdict}, relative error {row.relative:.1e}', fontsize=11) -> axes.set_title(f'{row.name}: {row.verdict}, relative error {row.relative:.1e}', fontsize=12)",
+        "minicvae.gradcheck.report:_heat_map: for colour, breadth in (('white', 3.0), ('black', 1.2)): -> for colour, breadth in (('white', 4.0), ('black', 1.2)):",
+        "minicvae.gradcheck.report:_heat_map: for colour, breadth in (('white', 3.0), ('black', 1.2)): -> for colour, breadth in (('white', 3.0), ('black', 2.2)):",
+        "minicvae.gradcheck.report:_heat_map: axes.plot(at % width, at // width, 's', ms=9, mfc='none', mec=colour, mew=breadth) -> axes.plot(at % width, at // width, 's', ms=10, mfc='none', mec=colour, mew=breadth)",
     ),
 }
 
