@@ -174,7 +174,7 @@ def _aligned(cells: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     gaps = len(widths) - 1
     gap = 2 if sum(widths) + 2 * gaps <= WIDTH else 1
-    widths[0] = min(widths[0], max(8, WIDTH - sum(widths[1:]) - gap * gaps))
+    widths[0] = min(widths[0], max(8, WIDTH - sum(widths[1:]) - gaps))
     lines = []
     for name, *numbers, verdict in cells:
         first = name if len(name) <= widths[0] else "…" + name[1 - widths[0] :]
@@ -197,7 +197,7 @@ def _heat_map(row: Row, errors: np.ndarray, difference: str) -> Figure:
     image = axes.imshow(errors, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     figure.colorbar(image, ax=axes, pad=0.02, format="%.2g", label=f"{difference}   (bound {row.tolerance:.0e})")
     if row.worst is not None:
-        at = int(np.ravel_multi_index(row.worst, row.shape)) if row.shape else 0
+        at = int(np.ravel_multi_index(row.worst, row.shape))
         for colour, breadth in (("white", 3.0), ("black", 1.2)):
             axes.plot(at % width, at // width, "s", ms=9, mfc="none", mec=colour, mew=breadth)
     axes.set_xlabel("last axis")

@@ -133,6 +133,7 @@ TESTS = {
     "minicvae/evaluate": ("test_evaluate", "models/test_calls"),
     "minicvae/initializers": ("test_initializers", "layers/test_convolution"),
     "minicvae/snapshot": ("test_snapshot",),
+    "minicvae/callbacks": ("test_callbacks", "test_snapshot", "test_training"),
     "minicvae/schedules": ("test_schedules", "test_training"),
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
