@@ -6,6 +6,7 @@ A linear one says whether labels can be read off a latent; a small convolutional
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def trained_on(
     user's cache folder) whose name is a hash of all that it depends on. epochs: fewer are quicker and less accurate.
     announce: called where it has to be trained.
 
-    Raises ValueError if the file is damaged, OSError where it cannot be written.
+    Raises ValueError if the file is damaged; where it cannot be written there is a warning.
     """
     classes = int(labels.max()) + 1
     classifier = Classifier(digit_network(x.shape[1:], classes), device=device)
@@ -163,5 +164,8 @@ def trained_on(
         announce()
         classifier.fit(x, labels, epochs=epochs, learning_rate=RATE, shift=SHIFT)
         k = classifier.kernels
-        checkpoint.write(file, {}, ((name, k.to_numpy(value)) for name, value in classifier.parameters.items()))
+        try:
+            checkpoint.write(file, {}, ((name, k.to_numpy(value)) for name, value in classifier.parameters.items()))
+        except OSError as error:  # minutes of training are not lost for that
+            warnings.warn(f"the classifier could not be kept for another time: {error}", stacklevel=2)
     return classifier

@@ -149,7 +149,7 @@ class Diagnosis:
     kl, information, variance: of each dimension of z, (l,): nats, nats, and the variance of the posterior mean.
     leakage: accuracy of `label_probe`, and chance; None without classes.
     spread: `spread_within`, mean over the classes, of generated images and of real ones. A generated image is E[x|z,c],
-    smoother than a real one and so a little less spread even where nothing is wrong.
+    smoother than a real one and so a little less spread even where nothing is wrong. None without two of a class.
     copied: mean distance of generated images to the nearest of the training images, and to the nearest of as many that
     the model never saw. nearest_real: that of unseen real images to the nearest of all training images, beside that of
     generated ones. None without training images.
@@ -161,7 +161,7 @@ class Diagnosis:
     information: np.ndarray
     variance: np.ndarray
     leakage: Pair | None
-    spread: Pair
+    spread: Pair | None
     nearest_real: Pair | None
     copied: Pair | None
     recognised: Pair | None
@@ -198,6 +198,8 @@ class Diagnosis:
         return f"z hardly knows the label: a linear probe names it in {found:.0%} of all cases (chance {chance:.0%})."
 
     def _sameness(self) -> str:
+        if self.spread is None:
+            return ""
         share = self.spread.found / self.spread.reference
         if not share < 0.5:
             return ""
@@ -282,7 +284,7 @@ def diagnose(
     by_prior = model.encode(x, c, relative=True)  # mean and log_var as its own prior sees them
     generated = model.generate(c, seed=seed).reshape(images.shape)
     groups = conditions.groups(parts, model.kernels)
-    several = len(np.unique(groups)) > 1
+    classes = len(np.unique(groups))
     spreads = [spread_within(pictures, groups) for pictures in (generated, images)]
     some = generator(seed, Purpose.DIAGNOSE, step=2).permutation(len(images))[:NEIGHBOURS]
     near = copied = recognised = None
@@ -300,8 +302,8 @@ def diagnose(
         kl_by_dimension(*by_prior),
         information(mean, log_var, groups, seed=seed),
         by_prior[0].var(axis=0, dtype=np.float64),
-        label_probe(mean, log_var, groups, seed=seed) if several else None,
-        Pair(*(float(np.nanmean(spread)) for spread in spreads)),
+        label_probe(mean, log_var, groups, seed=seed) if classes > 1 else None,
+        Pair(*(float(spread[~np.isnan(spread)].mean()) for spread in spreads)) if len(images) > classes else None,
         near,
         copied,
         recognised,

@@ -38,6 +38,8 @@ class Snapshot:
         update: Update,
         watchers: Sequence[Callback],
     ) -> None:
+        if os.path.isdir(path):
+            raise ValueError(f"checkpoint: expected a file, got the folder {os.fspath(path)}")
         self.path, self.model = path, model
         self.watchers = [watcher for watcher in watchers if type(watcher).state is not Callback.state]
         self.settings = {**settings, "callbacks": [type(watcher).__name__ for watcher in self.watchers]}

@@ -130,7 +130,7 @@ def fit(
     seed = check_seed(seed)
     rate = as_schedule("learning_rate", learning_rate)
     weight = as_schedule("beta", model.objective.beta if beta is None else beta)
-    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+    if clip_norm is not None and (isinstance(clip_norm, bool) or not (isinstance(clip_norm, Real) and clip_norm > 0)):
         raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
     if not isinstance(binarise, bool):
         raise TypeError(f"binarise: expected True or False, got {binarise!r}")
@@ -145,6 +145,8 @@ def fit(
     optimizer = optimizers.get(optimizer)
     update = model.start(optimizer)
     history = History() if history is None else history
+    if not isinstance(history, History):
+        raise TypeError(f"history: expected an empty History, got {history!r}")
     snapshot, ended = None, "error"
     if checkpoint is not None:
         settings = {

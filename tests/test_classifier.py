@@ -180,3 +180,11 @@ def test_a_classifier_that_an_older_version_has_kept_is_not_read_but_trained_ane
 def test_more_than_99_percent_of_the_test_digits_are_recognised(tmp_path):
     train, test = mc.datasets.load("mnist")
     assert trained_on(train.x, train.y, cache=tmp_path).accuracy(test.x, test.y) > 0.99
+
+
+def test_a_classifier_that_cannot_be_kept_is_not_lost(tmp_path):
+    x, labels = bars(20)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.warns(UserWarning, match="the classifier could not be kept for another time: "):
+        found = trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path / "file")
+    assert found.accuracy(x, labels) > 0

@@ -347,3 +347,11 @@ def test_training_images_of_another_scale_or_shape_are_refused():
     for training in (np.full((5, 4, 4), 255.0), np.zeros((5, 3, 3)), np.zeros((0, 4, 4))):
         with pytest.raises(ValueError, match=r"^training: "):
             mc.diagnostics.diagnose(model, x, y, training=training)
+
+
+def test_where_no_class_has_two_images_nothing_is_said_of_their_distances():
+    model = mc.build("mlp", image_shape=(2, 2), encoder_widths=(4,), decoder_widths=(4,), latent_dim=2, device="numpy")
+    found = diagnose(model, np.zeros((10, 2, 2)), np.arange(10))
+    assert found.spread is None
+    assert "distance within a class" not in str(found)
+    json.dumps(found.as_dict(), allow_nan=False)

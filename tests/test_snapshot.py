@@ -250,3 +250,8 @@ def test_epochs_to_stop_after_that_are_no_number_are_refused(until):
 
 def test_there_is_no_more_to_stop_after_than_the_epochs(tmp_path):
     assert small().fit(*digits(), **SETTINGS, until=99).epochs == EPOCHS
+
+
+def test_a_folder_is_no_file_for_a_training(tmp_path):
+    with pytest.raises(ValueError, match=r"^checkpoint: expected a file, got the folder "):
+        small().fit(*digits(), **SETTINGS, checkpoint=tmp_path)

@@ -314,3 +314,15 @@ def test_wrong_data_is_refused_before_anything_is_trained(x, c, error, message):
     with pytest.raises(error, match=f"^{message}"):
         run(model, (x, c))
     np.testing.assert_array_equal(weights(model), before)
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "message"),
+    [
+        ({"clip_norm": True}, ValueError, "^clip_norm: expected a positive number or None, got True"),
+        ({"history": {}}, TypeError, "^history: expected an empty History, got {}"),
+    ],
+)
+def test_another_thing_where_a_number_or_a_history_is_expected_is_refused(argument, kind, message):
+    with pytest.raises(kind, match=message):
+        run(small(), **argument)

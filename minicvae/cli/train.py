@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minicvae import __version__
+from minicvae import __version__, checkpoint
 from minicvae.callbacks import as_sum
 from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
 from minicvae.cli.models import announce_compilation, draw
@@ -194,6 +194,8 @@ def run(args: Namespace) -> int:
     record = Run.open(folder) if resumed else None
     if not record:
         check_free(folder, overwrite=args.overwrite)
+    elif record.config["preset"] != preset.name:
+        raise ValueError(f"{folder} is a run of {record.config['preset']}, not of {preset.name}")
     data = prepare(
         args.data,
         only_classes=args.only_classes,
@@ -213,6 +215,8 @@ def run(args: Namespace) -> int:
             f"{folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
             f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
         )
+    if record and record.checkpoint_file.exists():
+        checkpoint.read(record.checkpoint_file)  # one that is damaged is refused while the run's status still stands
     made_of = {"settings": settings, "data": data.describe(), "model": model.config}
     if record:
         _check_same(record, made_of)
@@ -238,6 +242,8 @@ def _check_same(record: Run, made_of: Mapping[str, Any]) -> None:
     """Refuse to go on with a run that was made of something else."""
     for entry, wanted in json.loads(json.dumps(made_of)).items():
         found = record.config.get(entry) or {}
+        if not isinstance(found, dict):
+            raise ValueError(f"{record.config_file} is damaged: {entry} is {found!r}")
         differing = [
             f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
         ]

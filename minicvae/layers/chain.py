@@ -37,7 +37,7 @@ class Chain(Layer):
     The chain rule, read from the end: dh_{i-1} = (∂f_i/∂h_{i-1})ᵀ dh_i.
     Pairs of layers that have a kernel of their own run as one (`fused.py`).
 
-    Raises ValueError for an empty list.
+    Raises ValueError for an empty list, TypeError for what is no layer.
     """
 
     layers: Sequence[Layer]
@@ -45,6 +45,9 @@ class Chain(Layer):
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers: expected at least one layer, got none")
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: expected layers, got {layer!r}; a Dense layer names its own activation")
         self._alone, self._fused = (_Run.of(layers) for layers in (self.layers, fuse(self.layers)))
 
     def children(self) -> Iterator[tuple[str, Layer]]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minicvae.checks import whole
 from minicvae.kernels import Array, load
 from minicvae.kernels.reference import Part
 from minicvae.layers import Backward, Layer
 from minicvae.models.adversarial import GameLosses
-from minicvae.objectives import ELBO, Losses, Objective
+from minicvae.objectives import ELBO, OBJECTIVES, Losses, Objective
 from minicvae.optimizers import Optimizer, Update
 from minicvae.parameters import Parameters
 from minicvae.randomness import Purpose, standard_normal
@@ -41,8 +42,8 @@ class Trainable:
     A subclass sets its networks and then calls this `__init__`; it has `networks`, `check_data`, `loss_and_backward`
     and `_check_widths`. latent_dim: the dimensions of z, 0 for a model without.
 
-    Raises ValueError for an unknown dtype or device, or layers of another model; RuntimeError if the device is not
-    there.
+    Raises ValueError for an unknown dtype or device, sizes below 1, or layers of another model; TypeError for another
+    thing where an objective is expected; RuntimeError if the device is not there.
     """
 
     latent_dim: int
@@ -52,8 +53,12 @@ class Trainable:
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-        self.image_shape = tuple(image_shape)
-        self.objective = objective or ELBO()
+        if np.ndim(image_shape) != 1:
+            raise TypeError(f"image_shape: expected sizes such as (28, 28), got {image_shape!r}")
+        self.image_shape = tuple(whole("image_shape", size) for size in image_shape)
+        self.objective = ELBO() if objective is None else objective
+        if not isinstance(self.objective, OBJECTIVES):
+            raise TypeError(f"objective: expected an ELBO or IWAE object, got {objective!r}")
         self.dtype = dtype
         self.kernels = load(device)
         named = []

@@ -62,6 +62,8 @@ class ConditionalVAE(Trainable):
         device: str = "cpu",
         seed: int = 0,
     ) -> None:
+        if not isinstance(condition, Condition):
+            raise TypeError(f"condition: expected a Condition such as Classes(10), got {condition!r}")
         self.encoder, self.decoder, self.condition = encoder, decoder, condition
         self.latent_dim = whole("latent_dim", latent_dim)
         self.likelihood = likelihood or Bernoulli()

@@ -1,5 +1,6 @@
 """`minicvae train --until --resume`: a run goes on from its last whole epoch, to the same bytes as without a stop."""
 
+import json
 import re
 import subprocess
 import sys
@@ -100,3 +101,24 @@ def test_a_run_whose_checkpoint_is_gone_is_not_trained_anew(bars, quick, tmp_pat
         (tmp_path / "run" / "model.safetensors").read_bytes(),
         (tmp_path / "run" / "config.json").read_bytes(),
     )
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("what", ["checkpoint", "config", "preset"])
+def test_a_run_that_cannot_be_gone_on_with_is_left_as_it_is(bars, quick, tmp_path, capsys, what):
+    words = ["train", "mlp-small", "--data", bars, *quick, "--quiet", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    config = tmp_path / "run" / "config.json"
+    if what == "checkpoint":
+        (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"damaged")
+        message = "checkpoint.safetensors is not a model file, or is damaged"
+    elif what == "config":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"settings": [1]}))
+        message = r"config.json is damaged: settings is \[1\]"
+    else:
+        words[1] = "mlp"
+        message = "is a run of mlp-small, not of mlp$"
+    before = config.read_bytes()
+    assert main([*words, "--resume"]) == 1
+    assert re.search(message, capsys.readouterr().err.strip(), re.M)
+    assert config.read_bytes() == before

@@ -98,3 +98,9 @@ def test_a_chain_of_no_layers_is_refused():
 
 def test_a_chain_is_a_layer():
     assert isinstance(Chain([Flatten()]), Layer)
+
+
+@pytest.mark.parametrize("other", ["relu", np.tanh, None])
+def test_what_is_no_layer_is_refused(other):
+    with pytest.raises(TypeError, match=r"^layers: expected layers, got .*; a Dense layer names its own activation"):
+        Chain([Dense(2, 2), other])

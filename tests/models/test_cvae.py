@@ -420,3 +420,24 @@ def test_a_decoder_whose_last_bias_is_not_that_of_the_pixels_cannot_start_at_the
     model = mc.build("conv", image_shape=(8, 8), encoder_widths=(2,), decoder_widths=(2,), device="numpy")
     with pytest.raises(ValueError, match=r"^decoder: expected a bias of shape \(64,\) at its end, got decoder"):
         model.start_at_mean(np.zeros((1, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"condition": 4}, r"^condition: expected a Condition such as Classes\(10\), got 4"),
+        ({"objective": "iwae"}, r"^objective: expected an ELBO or IWAE object, got 'iwae'"),
+        ({"objective": 0}, r"^objective: expected an ELBO or IWAE object, got 0"),
+        ({"image_shape": 28}, r"^image_shape: expected sizes such as \(28, 28\), got 28"),
+    ],
+)
+def test_another_thing_where_an_object_is_expected_is_refused(argument, message):
+    arguments = {"condition": Classes(4), "latent_dim": 2, "image_shape": (2, 3)} | argument
+    with pytest.raises(TypeError, match=message):
+        CVAE(Dense(6 + 4, 4), Dense(2 + 4, 6), **arguments)
+
+
+@pytest.mark.parametrize("side", [0, -2, 1.5])
+def test_sides_of_an_image_are_whole_numbers(side):
+    with pytest.raises(ValueError, match=r"^image_shape: expected a whole number of at least 1"):
+        CVAE(Dense(6 + 4, 4), Dense(2 + 4, 6), Classes(4), latent_dim=2, image_shape=(side, 3))
