@@ -166,28 +166,6 @@ def test_in_float32_it_errs_by_no_more_than_its_rounding(kind, data):
         assert np.all(np.abs(a - b) <= 32 * np.sqrt(terms) * np.finfo("float32").eps / 2 * size.max())
 
 
-@pytest.mark.parametrize("kind", ["upsample_conv2d", "conv2d_max_pool"])
-@settings(max_examples=6)  # the values of all gradients are the reference's, by the tests above
-@given(data=st.data())
-def test_the_gradients_of_what_is_fused_are_the_slopes(host, kind, data):
-    call, _ = data.draw(calls(kind, ins=st.sampled_from([1, 3, 4]), outs=st.sampled_from([1, 3, 4])))
-    call.activation = data.draw(st.sampled_from(["linear", "tanh", "elu"]))
-    call.arrays = [
-        a / max(1, prod(call.arrays[1].shape[:3]) ** 0.5) if i == 0 else a for i, a in enumerate(call.arrays)
-    ]
-
-    def forward(*arrays):
-        y, kept = call.forward(host, arrays)
-
-        def backward(dy):
-            dW, db = np.full_like(arrays[1], np.nan), np.full_like(arrays[2], np.nan)
-            return call.backward(host, dy, kept, dW, db, arrays=arrays), dW, db
-
-        return y, backward
-
-    assert_gradients(forward, call.arrays, linear=call.activation == "linear" and kind == "upsample_conv2d")
-
-
 @given(data=st.data())
 def test_a_product_before_the_upsampling_is_the_product_after_it(data):
     """Σ_ab of upsample(x W_ab), shifted by (a, b): spelled out, pixel by pixel, with the zeros around the image."""
@@ -285,3 +263,25 @@ def test_a_maximum_that_is_nan_stays_nan(place):
     x[0, place // 2, place % 2] = np.nan
     y, _ = load("cpu").conv2d_max_pool(x, np.ones((1, 1, 1, 1)), np.zeros(1), "linear", (1, 1), "same", (2, 2))
     assert np.isnan(y).all()
+
+
+@pytest.mark.parametrize("kind", ["upsample_conv2d", "conv2d_max_pool"])
+@settings(max_examples=6)  # the values of all gradients are the reference's, by the tests above
+@given(data=st.data())
+def test_the_gradients_of_what_is_fused_are_the_slopes(host, kind, data):
+    call, _ = data.draw(calls(kind, ins=st.sampled_from([1, 3, 4]), outs=st.sampled_from([1, 3, 4])))
+    call.activation = data.draw(st.sampled_from(["linear", "tanh", "elu"]))
+    call.arrays = [
+        a / max(1, prod(call.arrays[1].shape[:3]) ** 0.5) if i == 0 else a for i, a in enumerate(call.arrays)
+    ]
+
+    def forward(*arrays):
+        y, kept = call.forward(host, arrays)
+
+        def backward(dy):
+            dW, db = np.full_like(arrays[1], np.nan), np.full_like(arrays[2], np.nan)
+            return call.backward(host, dy, kept, dW, db, arrays=arrays), dW, db
+
+        return y, backward
+
+    assert_gradients(forward, call.arrays, linear=call.activation == "linear" and kind == "upsample_conv2d")
