@@ -1,14 +1,19 @@
 """Early stopping by itself: when it stops, what it keeps, and what it asks for."""
 
+import io
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from minicvae.callbacks import Callback, EarlyStopping, ProgressBar, active
 from minicvae.kernels import load
+from minicvae.models.adversarial import GameLosses
+from minicvae.objectives import Losses
 from minicvae.parameters import Parameter, Parameters
 from minicvae.training import Plan
 
@@ -58,6 +63,7 @@ def test_another_number_can_be_watched():
 
 def test_losses_that_are_no_numbers_are_never_the_best():
     assert follow(EarlyStopping(2), [5.0, math.nan, math.nan, 1.0]) == (3, 0)
+    assert follow(EarlyStopping(2), [math.nan, math.nan, math.nan, 1.0]) == (2, 1)
 
 
 def test_a_second_training_starts_afresh():
@@ -123,3 +129,67 @@ def test_the_bar_is_the_last_of_the_callbacks_and_only_where_it_is_wanted():
 def test_early_stopping_refuses_what_it_cannot_use(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
         EarlyStopping(**settings)
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """A bar, on a terminal or not, at the beginning of the second of three epochs of 45 steps; and what it writes."""
+
+    def begin(terminal):
+        written = io.StringIO()
+        console = Console(file=written, force_terminal=terminal, width=100)
+        monkeypatch.setattr("rich.progress.get_console", lambda: console)
+        progress = ProgressBar()
+        progress.on_train_begin(Model(), Plan(epochs=3, steps=45, batch_size=10, done=1))
+        begun.append(progress)
+        return progress, written
+
+    begun = []
+    yield begin
+    for progress in begun:
+        progress.on_train_end(None, None)
+
+
+def plain(written):
+    """The lines, without what moves the cursor and gives them colours."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue()))
+
+
+def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means_of_the_epoch_so_far(bar):
+    progress, written = bar(terminal=True)
+    (task,) = progress._progress.tasks
+    assert (task.completed, task.total, task.description, task.fields["numbers"]) == (45, 135, "epoch 2/3", "")
+    for epoch, name in ((1, "epoch 2/3"), (2, "epoch 3/3")):
+        for step in range(45):
+            loss = float(100 * epoch + step)
+            progress.on_step_end(epoch, step, GameLosses(loss, -1.0, 2 * loss, 7.0, 8.0))
+            last = max(n for n in (0, 20, 40, 45) if n <= step + 1)
+            assert task.completed == 45 * epoch + last
+            if last:
+                mean = 100 * epoch + (last - 1) / 2
+                assert task.description == name
+                assert task.fields["numbers"].startswith(f"loss {mean:.2f}  KL {2 * mean:.2f}")
+        numbers = {"loss": 3.5, "reconstruction": 3.0, "kl": 0.5, "seconds": 1.25}
+        progress.on_epoch_end(None, epoch, numbers | ({"val_loss": 9.0} if epoch == 2 else {}))
+    lines = [line.strip() for line in plain(written) if "=" in line]
+    assert lines == [
+        "epoch 2/3  loss 3.50 = 3.00 + KL 0.50  1.2 s",
+        "epoch 3/3  loss 3.50 = 3.00 + KL 0.50  val 9.00  1.2 s",
+    ]
+
+
+def test_the_bar_takes_what_its_numbers_leave_of_the_line(bar):
+    progress, written = bar(terminal=True)
+    progress.on_train_end(None, None)
+    (drawn,) = {line for line in plain(written) if "left" in line}
+    assert re.fullmatch(r"epoch 2/3 ━+[╸╺]?━+  +--:-- left", drawn)
+    assert len(drawn) == 100
+
+
+def test_where_there_is_no_terminal_there_is_no_bar(bar):
+    progress, written = bar(terminal=False)
+    for step in range(45):
+        progress.on_step_end(1, step, Losses(1.0, 1.0, 0.0))
+    assert progress._progress.tasks[0].completed == 45
+    progress.on_train_end(None, None)
+    assert written.getvalue() == ""
