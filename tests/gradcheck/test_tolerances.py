@@ -140,6 +140,42 @@ def test_by_an_element_the_first_step_is_a_part_of_it_or_of_a_typical_one_of_at_
     assert not found.direction
 
 
+def test_one_slope_is_its_own_typical_size_and_none_that_is_known_has_no_size():
+    here = comparison(times, np.array([1.0, 2.0]))
+    here.run.dy[...] = 1, -5
+    assert here._elements("x", np.array([1]), complex_step=False).size == pytest.approx(15)
+    here = comparison(lambda x: (np.where(x == 1, x, np.nan), lambda dy: dy), np.ones(2))
+    assert here._elements("x", np.array([0, 1]), complex_step=False).size == 0
+
+
+@given(seed=SEEDS, louder=st.booleans())
+def test_the_complex_step_is_not_trusted_where_its_real_part_is_another_function(seed, louder):
+    x = spread(np.random.default_rng(seed), (5,))
+    noise = np.full(5, 1e-12 if louder else 0.0)
+    allowed = SAFETY * noise + ROUNDING * np.abs(3 * x)
+    for part in (-1.1, -0.9, 0.0, 0.9, 1.1):
+        shift = np.zeros(5)
+        shift[2] = part * allowed[2]
+        here = comparison(lambda x, shift=shift: (3 * x + shift * np.iscomplexobj(x), lambda dy: 3 * dy), x)
+        here.noise = noise
+        along = here._along({"x": here.directions["x"]})
+        assert here._is_analytic("x", along) == (abs(part) < 1)
+
+
+def test_a_real_part_that_is_the_same_without_noise_is_no_other_function():
+    here = comparison(lambda x: (0 * x, lambda dy: 0 * dy), np.ones(3))
+    here.noise = np.zeros(3)
+    assert here._is_analytic("x", here._along({"x": np.ones(3)}))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+def test_a_wrong_element_is_found_wherever_it_is(size):
+    for place in range(size):
+        here = comparison(times, np.ones(size))
+        here.gradients["x"][place] *= 1.01
+        assert here._locate("x", size) == place
+
+
 def map_at_hand(x, v, u, noise, curvature=0.0):
     """A comparison of 3 x + curvature x², whose numbers are integers: the identity holds without a rounding error."""
     here = comparison(lambda x: (3 * x + curvature * x**2, lambda dy: 3 * dy), x)
