@@ -59,10 +59,7 @@ class Snapshot:
             "watchers": [list(state) for state in states],
         }
         watched = {f"watchers.{i}.{name}": value for i, state in enumerate(states) for name, value in state.items()}
-        tensors = {
-            name: value.copy() if isinstance(value, np.ndarray) else self.model.kernels.to_numpy(value)
-            for name, value in (self.live | watched).items()
-        }
+        tensors = {name: self.model.kernels.to_numpy(value) for name, value in (self.live | watched).items()}
         checkpoint.write(self.path, config, tensors.items())
 
     def restore(self, history: History) -> str | None:
