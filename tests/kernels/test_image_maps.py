@@ -3,6 +3,7 @@
 from itertools import product
 from math import prod
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -265,6 +266,7 @@ def test_a_maximum_that_is_nan_stays_nan(place):
     assert np.isnan(y).all()
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="takes minutes without the compiler")
 @pytest.mark.parametrize("kind", ["upsample_conv2d", "conv2d_max_pool"])
 @settings(max_examples=6)  # the values of all gradients are the reference's, by the tests above
 @given(data=st.data())
