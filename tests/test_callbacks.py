@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from minicvae.callbacks import Callback, EarlyStopping, ProgressBar, active
+from minicvae.callbacks import Callback, EarlyStopping, ProgressBar, active, as_sum
 from minicvae.kernels import load
 from minicvae.models.adversarial import GameLosses
 from minicvae.objectives import Losses
@@ -155,8 +155,9 @@ def plain(written):
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue()))
 
 
-def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means_of_the_epoch_so_far(bar):
+def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means_of_the_epoch_so_far(bar, monkeypatch):
     progress, written = bar(terminal=True)
+    monkeypatch.setattr("rich.progress.Task.speed", 123.0)  # steps a second
     (task,) = progress._progress.tasks
     assert (task.completed, task.total, task.description, task.fields["numbers"]) == (45, 135, "epoch 2/3", "")
     for epoch, name in ((1, "epoch 2/3"), (2, "epoch 3/3")):
@@ -168,7 +169,7 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
             if last:
                 mean = 100 * epoch + (last - 1) / 2
                 assert task.description == name
-                assert task.fields["numbers"].startswith(f"loss {mean:.2f}  KL {2 * mean:.2f}")
+                assert task.fields["numbers"] == f"loss {mean:.2f}  KL {2 * mean:.2f}  1,230 images/s"
         numbers = {"loss": 3.5, "reconstruction": 3.0, "kl": 0.5, "seconds": 1.25}
         progress.on_epoch_end(None, epoch, numbers | ({"val_loss": 9.0} if epoch == 2 else {}))
     lines = [line.strip() for line in plain(written) if "=" in line]
@@ -176,6 +177,12 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
         "epoch 2/3  loss 3.50 = 3.00 + KL 0.50  1.2 s",
         "epoch 3/3  loss 3.50 = 3.00 + KL 0.50  val 9.00  1.2 s",
     ]
+
+
+def test_a_loss_is_the_sum_that_it_is():
+    assert as_sum(3.5, 3.0, 0.5) == as_sum(3.504, 3.0, 0.5) == "loss 3.50 = 3.00 + KL 0.50"
+    assert as_sum(3.25, 3.0, 0.5) == "loss 3.25 = 3.00 + 0.25 (KL 0.50)"
+    assert as_sum(3.75, 3.0, 0.5, fooling=0.7) == "loss 3.75 = 3.00 + 0.75 (KL 0.50)"
 
 
 def test_the_bar_takes_what_its_numbers_leave_of_the_line(bar):

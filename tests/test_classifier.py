@@ -185,6 +185,7 @@ def test_more_than_99_percent_of_the_test_digits_are_recognised(tmp_path):
 def test_a_classifier_that_cannot_be_kept_is_not_lost(tmp_path):
     x, labels = bars(20)
     (tmp_path / "file").write_text("no folder")
-    with pytest.warns(UserWarning, match="the classifier could not be kept for another time: "):
+    with pytest.warns(UserWarning, match="the classifier could not be kept for another time: ") as given:
         found = trained_on(x, labels, epochs=1, device="numpy", cache=tmp_path / "file")
+    assert given[0].filename == __file__  # where it was asked for
     assert found.accuracy(x, labels) > 0

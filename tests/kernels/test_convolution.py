@@ -242,8 +242,8 @@ def test_a_gradient_that_nobody_needs_is_not_computed(host, kind, data):
     _, dW, db = case.gradients(host, dy)
     none, dW_alone, db_alone = case.gradients(host, dy, need_dx=False)
     assert none is None
-    np.testing.assert_array_equal(dW_alone, dW)
-    np.testing.assert_array_equal(db_alone, db)
+    close(dW_alone, dW)  # another way may be the shortest then
+    close(db_alone, db)
 
 
 @pytest.mark.parametrize(
