@@ -49,6 +49,8 @@ class Workspace(threading.local):
         if i == len(self._arrays):
             self._arrays.append(np.empty(shape, dtype))
         held = self._arrays[i]
+        if held.shape == shape and held.dtype == dtype:
+            return held
         if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
             held = self._arrays[i] = np.empty(shape, dtype)
         return held[: shape[0]]

@@ -9,6 +9,7 @@ numbers: as easy as 1, 2, 3" (Philox-4x64).
 from __future__ import annotations
 
 import operator
+import threading
 from enum import IntEnum
 from typing import Any
 
@@ -50,10 +51,7 @@ def generator(seed: int, purpose: Purpose, epoch: int = 0, step: int = 0) -> np.
 
     Raises TypeError or ValueError for a seed that is none, and TypeError for a purpose that is none.
     """
-    if not isinstance(purpose, Purpose):
-        raise TypeError(f"purpose: expected a Purpose, got {type(purpose).__name__} {purpose!r}")
-    key = np.array([check_seed(seed), purpose], dtype=np.uint64)
-    counter = np.array([0, 0, step, epoch], dtype=np.uint64)
+    key, counter = _stream(seed, purpose, epoch, step)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
@@ -61,4 +59,27 @@ def standard_normal(
     shape: tuple[int, ...], dtype: Any, seed: int, purpose: Purpose, epoch: int = 0, step: int = 0
 ) -> np.ndarray:
     """Noise eps ~ N(0, 1) of (seed, purpose, epoch, step), as a NumPy array of `dtype`."""
-    return generator(seed, purpose, epoch, step).standard_normal(shape).astype(dtype)
+    key, counter = _stream(seed, purpose, epoch, step)
+    # To set a generator to another stream takes a tenth of the time in which one is made.
+    _own.philox.state = _own.fresh | {"state": {"key": key, "counter": counter}}
+    return _own.generator.standard_normal(shape).astype(dtype)
+
+
+def _stream(seed: int, purpose: Purpose, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Philox's key and counter where a stream begins."""
+    if not isinstance(purpose, Purpose):
+        raise TypeError(f"purpose: expected a Purpose, got {type(purpose).__name__} {purpose!r}")
+    key = np.array([check_seed(seed), purpose], dtype=np.uint64)
+    return key, np.array([0, 0, step, epoch], dtype=np.uint64)
+
+
+class _Own(threading.local):
+    """Each thread's generator, which is set to one stream after another. fresh: its state before the first number."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+        self.fresh = dict(self.philox.state)
+        self.generator = np.random.Generator(self.philox)
+
+
+_own = _Own()
