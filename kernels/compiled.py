@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicvae.kernels.compiler import kernel
-from minicvae.kernels.vector_math import exp, tanh
+from minicvae.kernels.vector_math import exp, expm1, tanh
 
 # Numba compiles small integers better than strings.
 ACTIVATION = {"linear": 0, "relu": 1, "tanh": 2, "elu": 3, "sigmoid": 4}
@@ -19,7 +19,7 @@ CHUNK = 56  # factors of at most 2 in one product: 2^56 is far from overflow, an
 
 
 @kernel
-def gather_pixels(images, index, x):
+def gather_pixels(index, x, images):
     """x = images[index] / 255."""
     scale = x.dtype.type(255)
     for i in range(len(index)):
@@ -29,30 +29,31 @@ def gather_pixels(images, index, x):
 
 
 @kernel
-def add_rows_activate(h, W, rows, b, activation):
-    """h ← f(h + Σ_p W[rows[:, p]] + b) in place; h (n, d), W (·, d), rows (n, parts), b (d,)."""
-    n, d = h.shape
+def add_rows_activate(h, W, rows, b, activation, i0, i1, j0, j1):
+    """h ← f(h + Σ_p W[rows[:, p]] + b) in place, within these rows and columns; h (n, d), W (·, d), rows (n, parts)."""
     one = h.dtype.type(1)
     zero = h.dtype.type(0)
-    for i in range(n):
-        y = h[i]
+    bias = b[j0:j1]
+    d = len(bias)
+    for i in range(i0, i1):
+        y = h[i, j0:j1]
         for p in range(rows.shape[1]):
-            w = W[rows[i, p]]
+            w = W[rows[i, p], j0:j1]
             for j in range(d):
                 y[j] += w[j]
         if activation == 1:
             for j in range(d):
-                v = y[j] + b[j]
+                v = y[j] + bias[j]
                 y[j] = zero if v < zero else v
         else:
             for j in range(d):
-                y[j] += b[j]
+                y[j] += bias[j]
             if activation == 2:
                 for j in range(d):
                     y[j] = tanh(y[j])
             elif activation == 3:
                 for j in range(d):
-                    y[j] = y[j] if y[j] > zero else np.expm1(y[j])
+                    y[j] = y[j] if y[j] > zero else expm1(y[j])
             elif activation == 4:
                 for j in range(d):
                     t = exp(-abs(y[j]))
@@ -92,6 +93,90 @@ def scatter_add(g, labels, dW):
         row = dW[labels[i]]
         for j in range(g.shape[1]):
             row[j] += g[i, j]
+
+
+# The posterior and the objective: a few thousand numbers, for which an array expression takes longer to begin than to
+# compute. Their arrays are small, and may be views.
+
+
+@kernel
+def reparameterise(mean, log_var, eps, z):
+    """z = mean + exp(log_var / 2) ⊙ eps; mean, log_var (n, l), eps, z (s, n, l)."""
+    half = z.dtype.type(0.5)
+    for i in range(z.shape[1]):
+        for j in range(z.shape[2]):
+            scale = exp(half * log_var[i, j])
+            for s in range(z.shape[0]):
+                z[s, i, j] = mean[i, j] + scale * eps[s, i, j]
+
+
+@kernel
+def reparameterise_backward(dz, log_var, eps, dmean, dlog_var):
+    """dmean = Σ_s dz_s;  dlog_var = Σ_s ½ dz_s ⊙ eps_s ⊙ exp(log_var / 2), over the samples that dz has."""
+    half = dz.dtype.type(0.5)
+    for i in range(dz.shape[1]):
+        for j in range(dz.shape[2]):
+            total = weighted = half - half
+            for s in range(dz.shape[0]):
+                total += dz[s, i, j]
+                weighted += dz[s, i, j] * eps[s, i, j]
+            dmean[i, j] = total
+            dlog_var[i, j] = weighted * (half * exp(half * log_var[i, j]))
+
+
+@kernel
+def kl_standard(mean, log_var, kl, dlog_var):
+    """kl = ½ (exp(lv) + mean² - 1 - lv) and its derivative by lv; that by mean is mean."""
+    half = kl.dtype.type(0.5)
+    for i in range(kl.shape[0]):
+        for j in range(kl.shape[1]):
+            v = expm1(log_var[i, j])
+            kl[i, j] = half * (v - log_var[i, j] + mean[i, j] * mean[i, j])
+            dlog_var[i, j] = half * v
+
+
+@kernel
+def kl_monte_carlo(mean, log_var, eps, kl, dmean, dlog_var):
+    """The mean over the samples of ½ (z² - eps² - lv), and its derivatives z and ½ (z eps exp(lv/2) - 1)."""
+    half, one = kl.dtype.type(0.5), kl.dtype.type(1)
+    share = one / kl.dtype.type(len(eps))
+    for i in range(kl.shape[0]):
+        for j in range(kl.shape[1]):
+            scale = exp(half * log_var[i, j])
+            ratio = slope = curve = half - half
+            for s in range(eps.shape[0]):
+                step = scale * eps[s, i, j]
+                z = mean[i, j] + step
+                ratio += half * (z * z - eps[s, i, j] * eps[s, i, j] - log_var[i, j])
+                slope += z
+                curve += half * (z * step - one)
+            kl[i, j] = share * ratio
+            dmean[i, j] = share * slope
+            dlog_var[i, j] = share * curve
+
+
+@kernel
+def elbo(nll, kl, weight, floor, dnll, dkl):
+    """loss, reconstruction and kl of a batch, summed in float64, and their derivatives; nll (s, n), kl (n, l)."""
+    n = len(kl)
+    reconstruction = 0.0
+    for s in range(nll.shape[0]):
+        for i in range(n):
+            reconstruction += nll[s, i]
+            dnll[s, i] = 1 / nll.size
+    reconstruction /= nll.size
+    loss, total = reconstruction, 0.0
+    for j in range(kl.shape[1]):
+        mean = 0.0
+        for i in range(n):
+            mean += kl[i, j]
+        mean /= n
+        total += mean
+        loss += weight * (floor if mean < floor else mean)
+        slope = weight / n if mean > floor else 0.0
+        for i in range(n):
+            dkl[i, j] = slope
+    return loss, reconstruction, total
 
 
 @kernel

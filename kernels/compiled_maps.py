@@ -34,7 +34,7 @@ def finish(h, y, first, b, activation):
     if first.size:
         max_pool_2x2(h, y, first)
     rows = y.reshape(-1, len(b))
-    add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), b, activation)
+    add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), b, activation, 0, len(rows), 0, len(b))
 
 
 @kernel

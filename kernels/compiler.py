@@ -49,13 +49,15 @@ class Home(WithAllSources, caching.UserWideCacheLocator):
 PLACES = ",".join(f"{__name__}.{place.__name__}" for place in (Chosen, Beside, Home))
 
 
+FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
-    flags = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
     try:
-        return njit(cache=True, **flags)(function)
+        return njit(cache=True, **FLAGS)(function)
     except RuntimeError:  # no folder of these can be written
-        return njit(**flags)(function)
+        return njit(**FLAGS)(function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before

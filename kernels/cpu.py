@@ -1,8 +1,8 @@
-"""The `cpu` device: BLAS products with compiled loops around them (`compiled.py`).
+"""The `cpu` device: loops compiled by Numba that walk each array once, shared out to threads.
 
-Dense layers leave it to BLAS to share their products out to the cores. A model of images shares out all of its work
-itself, by rows (`team.py`): those of the examples, so that what a core computes is in its cache when the next kernel
-asks for it, and those of the weights for their gradients.
+Products are made of register tiles, with the passes around them (`compiled_products.py`); these and all other kernels
+of a dense layer's step are cut into pieces for whoever is free (`spread.py`). Convolutions call BLAS, and share their
+work out by the rows of the examples to a team (`team.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from minicvae.kernels import compiled
+from minicvae.kernels import compiled, shared
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
+from minicvae.kernels.spread import Helpers
 from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
+PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
 
@@ -30,10 +32,10 @@ def _sorted_parts(parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Arr
         if isinstance(part, OneHot):
             labels.append(part.labels + rows.start)
         else:
-            floats.append((part, rows))
-    if not labels:
-        return floats, np.empty((len(floats[0][0]), 0), np.int64)
-    return floats, np.stack(labels, axis=1)
+            floats.append((np.ascontiguousarray(part), rows))
+    if len(labels) == 1:
+        return floats, labels[0][:, None]
+    return floats, np.stack(labels, axis=1) if labels else np.empty((len(floats[0][0]), 0), np.int64)
 
 
 class Cpu(CpuImages):
@@ -49,6 +51,7 @@ class Cpu(CpuImages):
         self.workspace = Workspace()
         self.team = Team()
         self.blas = SerialBlas()
+        self.helpers = Helpers()
 
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
@@ -67,8 +70,8 @@ class Cpu(CpuImages):
     def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
         """work(start, stop) over `range(length)`, by the team where so many numbers and multiply-adds are worth it.
 
-        begin: this work is worth a team of its own, which from here to the end of the loop of steps shares everything;
-        BLAS then keeps to one thread. Until then BLAS shares its products out by itself.
+        begin: BLAS keeps to one thread from here to the end of the loop of steps, and the team shares out what comes.
+        Without a loop BLAS shares its products out by itself.
         """
         if begin and self.workspace.active and not self.workspace.shares:
             self.blas.hold()
@@ -78,11 +81,15 @@ class Cpu(CpuImages):
         else:
             work(0, length)
 
+    def run(self, name: str, *args: Any) -> None:
+        """The kernel of that name, in pieces, here and on the helpers."""
+        getattr(shared, name)(self.helpers.state, *args)
+
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
         x = self.empty((len(index), images.shape[1]), dtype)
         if images.dtype == np.uint8:
-            self.share(lambda i, j: compiled.gather_pixels(images, index[i:j], x[i:j]), len(x), x.size)
+            self.run("gather_pixels", index, x, images)
         elif images.dtype == x.dtype:
             np.take(images, index, axis=0, out=x, mode="clip")
         else:
@@ -90,23 +97,16 @@ class Cpu(CpuImages):
         return x
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """The float parts by BLAS, then the gathered rows, the bias and the activation in one pass."""
+        """A product for each float part; with the last one, the gathered rows, the bias and the activation."""
         floats, labels = _sorted_parts(parts)
-        n, d = len(labels), len(b)
-        h = self.empty((n, d), W.dtype)
-
-        def some(i: int, j: int) -> None:
-            h_ij = h[i:j]
-            if floats:
-                x, rows = floats[0]
-                np.matmul(x[i:j], W[rows], out=h_ij)
-            else:
-                h_ij[...] = 0
-            for x, rows in floats[1:]:
-                h_ij += x[i:j] @ W[rows]
-            compiled.add_rows_activate(h_ij, W, labels[i:j], b, compiled.ACTIVATION[activation])
-
-        self.share(some, n, h.size, n * W.size)
+        h = self.empty((len(labels), len(b)), W.dtype)
+        code = compiled.ACTIVATION[activation]
+        for i, (x, rows) in enumerate(floats):
+            last = i == len(floats) - 1
+            self.run("dense", x, W[rows], h, i > 0, last, W, labels, b, code)
+        if not floats:
+            h[...] = 0
+            compiled.add_rows_activate(h, W, labels, b, code, 0, len(h), 0, len(b))
         return h
 
     def dense_backward(
@@ -121,44 +121,27 @@ class Cpu(CpuImages):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """The slope, db and dx by rows of the examples, then dW by its own rows."""
-        n, d = y.shape
-        g = self.empty(y.shape, y.dtype)
-        blocks = list(zip(row_blocks(parts), need_dx, strict=True))
-        dparts = [
-            self.empty(part.shape, g.dtype) if need and not isinstance(part, OneHot) else None
-            for (part, _), need in blocks
-        ]
-        products = [(dx, W[rows].T) for dx, ((_, rows), _) in zip(dparts, blocks, strict=True) if dx is not None]
-        sums: dict[int, Array] = {}
-
-        def by_examples(i: int, j: int) -> None:
-            sums[i] = np.zeros(d, g.dtype)
-            compiled.slope_times(dy[i:j], y[i:j], g[i:j], sums[i], compiled.ACTIVATION[activation])
-            for dx, W_T in products:
-                np.matmul(g[i:j], W_T, out=dx[i:j])
-
-        self.share(by_examples, n, n * d, n * sum(W_T.size for _, W_T in products))
+        """The slope and db in one pass, then for each float part both products, for labels a scatter-add."""
+        dy = np.ascontiguousarray(dy)
+        g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
+        sums = self.empty((PARTS, len(db)), y.dtype)
+        self.run("slopes", dy, y, g, sums, compiled.ACTIVATION[activation])
         if not accumulate:
             db[...] = 0
-        for start in sorted(sums):
-            db += sums[start]
+        db += sums.sum(axis=0)
 
-        for (part, rows), _ in blocks:
-            dW_p = dW[rows]
+        dparts: list[Array | None] = []
+        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
             if isinstance(part, OneHot):
                 if not accumulate:
-                    dW_p[...] = 0
-                compiled.scatter_add(g, part.labels, dW_p)
+                    dW[rows] = 0
+                compiled.scatter_add(g, part.labels, dW[rows])
+                dparts.append(None)
             else:
-
-                def by_weights(i: int, j: int, x_T: Array = part.T, dW_p: Array = dW_p) -> None:
-                    if accumulate:
-                        dW_p[i:j] += x_T[i:j] @ g
-                    else:
-                        np.matmul(x_T[i:j], g, out=dW_p[i:j])
-
-                self.share(by_weights, len(dW_p), 0, n * dW_p.size)
+                x = np.ascontiguousarray(part)
+                dx = self.empty(x.shape if need else (0, 0), g.dtype)
+                self.run("dense_backward", x, g, W[rows], dW[rows], accumulate, dx, need)
+                dparts.append(dx if need else None)
         return tuple(dparts)
 
     def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
@@ -167,10 +150,39 @@ class Cpu(CpuImages):
             dE[...] = 0
         compiled.scatter_add(dy, labels, dE)
 
+    def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:
+        """Number by number."""
+        z = self.empty(eps.shape, mean.dtype)
+        compiled.reparameterise(mean, log_var, eps, z)
+        return z
+
+    def reparameterise_backward(self, dz: Array, log_var: Array, eps: Array) -> tuple[Array, Array]:
+        """Number by number."""
+        dmean, dlog_var = (self.empty(log_var.shape, dz.dtype) for _ in range(2))
+        compiled.reparameterise_backward(dz, log_var, eps, dmean, dlog_var)
+        return dmean, dlog_var
+
+    def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
+        """Number by number."""
+        kl, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(2))
+        compiled.kl_standard(mean, log_var, kl, dlog_var)
+        return kl, mean, dlog_var
+
+    def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
+        """Number by number."""
+        kl, dmean, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(3))
+        compiled.kl_monte_carlo(mean, log_var, eps, kl, dmean, dlog_var)
+        return kl, dmean, dlog_var
+
+    def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
+        """Sums and derivatives in one pass."""
+        dnll, dkl = self.empty(nll.shape, nll.dtype), self.empty(kl.shape, kl.dtype)
+        return *compiled.elbo(nll, kl, weight, floor, dnll, dkl), dnll, dkl
+
     def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
-        self.share(lambda i, j: compiled.bernoulli(logits[i:j], x[i:j], nll[i:j], derivative[i:j]), len(x), x.size)
+        self.run("bernoulli", logits, x, nll, derivative)
         return nll, derivative
 
     def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
@@ -178,17 +190,13 @@ class Cpu(CpuImages):
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
         constant = x.shape[1] * (np.log(sigma) + np.log(2 * np.pi) / 2)
         scalars = (x.dtype.type(1 / sigma**2), x.dtype.type(constant))
-        self.share(
-            lambda i, j: compiled.gaussian(logits[i:j], x[i:j], nll[i:j], derivative[i:j], *scalars),
-            len(x),
-            x.size,
-        )
+        self.run("gaussian", logits, x, nll, derivative, *scalars)
         return nll, derivative
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd."""
         y = self.empty(rows.shape, rows.dtype)
-        self.share(lambda i, j: compiled.scale_rows(rows[i:j], scale[i:j], y[i:j]), len(y), y.size)
+        self.run("scale_rows", rows, scale, y)
         return y
 
     def sgd(
@@ -204,11 +212,7 @@ class Cpu(CpuImages):
         """One pass over the three buffers."""
         real = value.dtype.type
         scalars = (real(learning_rate), real(momentum), nesterov, real(weight_decay), np.finfo(real).tiny)
-        self.share(
-            lambda i, j: compiled.sgd(value[i:j], grad[i:j], velocity[i:j], *scalars),
-            len(value),
-            len(value),
-        )
+        self.run("sgd", value, grad, velocity, *scalars)
 
     def adam(
         self,
@@ -229,8 +233,4 @@ class Cpu(CpuImages):
         corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
         scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay, np.finfo(value.dtype).tiny)
         constants = [value.dtype.type(s) for s in scalars]
-        self.share(
-            lambda i, j: compiled.adam(value[i:j], grad[i:j], m[i:j], v[i:j], *constants),
-            len(value),
-            len(value),
-        )
+        self.run("adam", value, grad, m, v, *constants)

@@ -1,13 +1,12 @@
-"""Threads that share one kernel's work: the caller and its helpers, each with a part of the rows.
+"""Threads that share the work of a convolution: the caller and its helpers, each with a part of the rows.
 
     team.share(work, n)        # work(0, n // 2) here and work(n // 2, n) on the helper; returns when both are done
 
-BLAS can share out its products by itself, but then its threads spin between them, in the way of everything else, and
-what lies around the products stays on one core. For dense layers, whose step is twenty products of some 100
-microseconds and little else, that is still the fastest (README.md). For images it is not: their windows are gathered
-beside the products, block by block. So from the first convolution of a loop of steps BLAS keeps to the thread that
-calls it, and the work is cut here, rows of a product together with what is done to them. A helper sleeps on a lock
-until it is needed, and works where Python's own lock is released, as it is in BLAS and in Numba.
+The blocks of a convolution call BLAS for their products. BLAS can share these out by itself, but then its threads spin
+between them, in the way of everything else, and what lies around the products stays on one core. So from the first
+convolution of a loop of steps BLAS keeps to the thread that calls it, and the work is cut here, rows of a product
+together with what is done to them. A helper sleeps on a lock until it is needed, and works where Python's own lock is
+released, as it is in BLAS and in Numba. (What needs no BLAS is shared out by `spread.py`.)
 
 How the work is cut follows from its length and the size of the team alone: the same seed gives the same bits.
 """
@@ -20,9 +19,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["SerialBlas", "Team", "Work"]
+from minicvae.kernels.spread import MOST, cores
 
-MOST = 8  # threads of a team: the work of a step is too small for more
+__all__ = ["SerialBlas", "Team", "Work"]
 
 Work = Callable[[int, int], None]  # (start, stop): does these rows
 
@@ -31,7 +30,7 @@ class Team:
     """The calling thread and `size - 1` helpers, which start when they are first needed."""
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = size or min(_cores(), MOST)
+        self.size = size or min(cores(), MOST)
         self._helpers: list[_Helper] = []
         self._process = os.getpid()
         self._busy = threading.Lock()
@@ -156,8 +155,3 @@ def _take_control() -> None:
 
     if hasattr(OpenBLASController, "clear_controlling_thread"):  # since 3.7
         OpenBLASController.clear_controlling_thread(force=True)
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -265,8 +265,31 @@ def adam_sizes(value, grad, m, v, step, learning_rate, beta1, beta2, epsilon, we
     return {"value": value + learning_rate * (moved + weight_decay * value), "m": m, "v": v}
 
 
+def elbo(draw, rng):
+    n, l, s = counts(draw), draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    weight, floor = draw(st.sampled_from([0.0, 1.0, 4.0])), draw(st.sampled_from([-np.inf, 0.0, 0.5]))
+    arguments = {"nll": rng.standard_normal((s, n)), "kl": rng.standard_normal((n, l))}
+
+    def run(k, a):
+        names = "loss", "reconstruction", "kl", "dnll", "dkl"
+        return {name: k.array(x, a["kl"].dtype) for name, x in zip(names, k.elbo(a["nll"], a["kl"], weight, floor))}
+
+    def sizes(a):
+        size = np.abs(a["nll"]).mean(), weight * (np.abs(a["kl"]).mean(axis=0).sum() + l), np.abs(a["kl"]).sum() / n
+        return {
+            "loss": size[0] + size[1],
+            "reconstruction": size[0],
+            "kl": size[2],
+            "dnll": 1 / n / s,
+            "dkl": weight / n,
+        }
+
+    return Case(run, arguments, sizes, n)
+
+
 CASES = {
     "dense": dense,
+    "elbo": elbo,
     "dense_backward": dense_backward,
     "embedding_backward": embedding_backward,
     "gather": gather,

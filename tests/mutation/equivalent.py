@@ -24,8 +24,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled:bernoulli: derivative[i, j] = (one if v >= zero else t) / (one + t) - target -> derivative[i, j] = (one if v > zero else t) / (one + t) - target",
         "minicvae.kernels.compiled:gaussian: mu = (one if v >= zero else t) / (one + t) -> mu = (one if v > zero else t) / (one + t)",
         "minicvae.kernels.reference:Reference.clip: if norm > limit: -> if norm >= limit:",
-        "minicvae.kernels.vector_math:_exp32: clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(88.0) if x >= f32(88.0) else f32(-87.0) if x < f32(-87.0) else x",
-        "minicvae.kernels.vector_math:_exp32: clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(88.0) if x > f32(88.0) else f32(-87.0) if x <= f32(-87.0) else x",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x >= f32(89.0) else f32(-87.0) if x < f32(-87.0) else x",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x <= f32(-87.0) else x",
     ),
     "the bound only keeps from overflow what is not chosen": (
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",

@@ -1,0 +1,278 @@
+"""One kernel on several threads: the caller works, and helpers that are awake take a share.
+
+    spread(state, kernel, arguments)      # kernel(queue, *arguments) on every thread that comes
+
+The kernel takes numbers 0, 1, 2, ... from the queue, each given out once, and does the piece of its work that a number
+stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed off its
+core: the caller does what nobody takes. Cores of one machine are seldom equally fast either: who is done sooner does
+more. What a piece computes does not depend on who took it: the same seed gives the same bits.
+
+Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
+and the next caller wakes them. All that is shared lies in `state`, words of 64 bits, each on a cache line of its own:
+
+    OPEN     the number of the job that helpers may join, or 0      INSIDE   how many helpers are in it
+    CODE     where its code is, for `helping`                       TAKEN    whether somebody is the caller
+    FRAME    where its arguments are                                QUEUE    the next piece
+
+A helper says that it is inside before it looks once more whether the job is open; a caller closes the job before it
+looks whether anybody is inside. Both in that order, seen so by all: neither can miss the other.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from minicvae.kernels import compiler
+
+__all__ = ["Helpers", "alone", "spread", "take"]
+
+LINE = 16  # words from one to the next, two cache lines: processors fetch them in pairs
+OPEN, CODE, FRAME, INSIDE, TAKEN, QUEUE, JOBS = range(0, 7 * LINE, LINE)
+PATIENCE = 8_000  # looks at the state before a helper falls asleep: about 0.2 ms
+MOST = 8  # threads: the work of a step is too small for more
+
+
+def alone() -> np.ndarray:
+    """A state without helpers."""
+    return np.zeros(7 * LINE, np.int64)
+
+
+def take(queue: np.ndarray) -> int:
+    """The next number."""
+    number = int(queue[0])
+    queue[0] += 1
+    return number
+
+
+def claim(state: np.ndarray) -> bool:
+    """Become the caller, unless somebody is, or kernels are not compiled."""
+    return False
+
+
+# The words of the state
+
+_WORD = ir.IntType(64)
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [i])
+
+
+@intrinsic
+def _take(typing_context: Any, queue: Any) -> Any:
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        place = _place(context, builder, called_with.args[0], args[0], _WORD(0))
+        return builder.atomic_rmw("add", place, _WORD(1), "monotonic")
+
+    return types.int64(queue), code
+
+
+@intrinsic
+def _claim(typing_context: Any, state: Any) -> Any:
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        place = _place(context, builder, called_with.args[0], args[0], _WORD(TAKEN))
+        return builder.extract_value(builder.cmpxchg(place, _WORD(0), _WORD(1), "seq_cst"), 1)
+
+    return types.boolean(state), code
+
+
+@intrinsic
+def read(typing_context: Any, state: Any, i: Any) -> Any:
+    """state[i] as it is now."""
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        return builder.load_atomic(_place(context, builder, called_with.args[0], *args), "seq_cst", 8)
+
+    return types.int64(state, types.intp), code
+
+
+@intrinsic
+def write(typing_context: Any, state: Any, i: Any, value: Any) -> Any:
+    """state[i] = value, for all to see."""
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        builder.store_atomic(args[2], _place(context, builder, called_with.args[0], *args[:2]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(state, types.intp, types.int64), code
+
+
+@intrinsic
+def add(typing_context: Any, state: Any, i: Any, value: Any) -> Any:
+    """state[i] += value, in one instruction."""
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        builder.atomic_rmw("add", _place(context, builder, called_with.args[0], *args[:2]), args[2], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(state, types.intp, types.int64), code
+
+
+@intrinsic
+def pause(typing_context: Any) -> Any:
+    """Tell the processor that this thread only waits."""
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+# A kernel's code and arguments, handed over as two addresses
+
+
+@intrinsic
+def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> Any:
+    """Write into the state where `kernel(*arguments)` can be called: a function of one address, and that address."""
+    signature = kernel.get_call_type(typing_context, arguments.types, {})
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        frame = cgutils.alloca_once_value(builder, args[2])
+        address = ir.IntType(8).as_pointer()
+        module = builder.module
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [address]), module.get_unique_name("helping"))
+        function.linkage = "internal"
+        within = ir.IRBuilder(function.append_basic_block())
+        values = within.load(within.bitcast(function.args[0], frame.type))
+        compiled = kernel.dispatcher.get_compile_result(signature)
+        context.add_linking_libs([compiled.library])
+        context.call_conv.call_function(
+            within,
+            context.declare_function(module, compiled.fndesc),
+            signature.return_type,
+            signature.args,
+            cgutils.unpack_tuple(within, values, len(arguments.types)),
+        )
+        within.ret_void()
+        for i, value in ((CODE, function), (FRAME, frame)):
+            place = _place(context, builder, called_with.args[0], args[0], _WORD(i))
+            builder.store(builder.ptrtoint(value, _WORD), place)
+        return context.get_dummy_value()
+
+    return types.void(state, kernel, arguments), code
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, frame: Any) -> Any:
+    """Call what `describe` has described."""
+
+    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+        address = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [address]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [builder.inttoptr(args[1], address)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@overload(take)
+def _take_compiled(queue):
+    return lambda queue: _take(queue)
+
+
+@overload(claim)
+def _claim_compiled(state):
+    return lambda state: _claim(state)
+
+
+# The caller and the helper
+
+
+@njit(**compiler.FLAGS)
+def spread(state, kernel, arguments):
+    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done."""
+    if claim(state):
+        everything = (state[QUEUE : QUEUE + 1], *arguments)
+        describe(state, kernel, everything)
+        state[QUEUE] = 0
+        state[JOBS] += 1
+        write(state, OPEN, state[JOBS])
+        kernel(*everything)
+        write(state, OPEN, 0)
+        while read(state, INSIDE) > 0:
+            pause()
+        write(state, TAKEN, 0)
+    else:
+        kernel(np.zeros(1, np.int64), *arguments)
+
+
+@compiler.kernel
+def helping(state):
+    """Join every job that is opened, until none was for a while."""
+    joined = idle = 0
+    while idle < PATIENCE:
+        job = read(state, OPEN)
+        if job > 0 and job != joined:
+            joined, idle = job, 0
+            add(state, INSIDE, 1)
+            if read(state, OPEN) == job:
+                call(read(state, CODE), read(state, FRAME))
+            add(state, INSIDE, -1)
+        else:
+            idle += 1
+            pause()
+
+
+class Helpers:
+    """Threads that help, from the first call of `state` on.
+
+    size: threads in all, the caller among them; as many as there are cores, if it is not given.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = 1 if config.DISABLE_JIT else size or min(cores(), MOST)
+        self._state = alone()
+        self._process = 0
+        self._bells: list[threading.Semaphore] = []
+        self._asleep: list[int] = []
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> np.ndarray:
+        """What `spread` wants; helpers who sleep are woken, for there is work to come."""
+        if self._process != os.getpid():
+            self._begin()
+        while self._asleep:
+            try:
+                self._bells[self._asleep.pop()].release()
+            except IndexError:  # another thread has woken it
+                break
+        return self._state
+
+    def _begin(self) -> None:
+        """New threads: of those of another process a forked one has nothing."""
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            self._state, self._asleep = alone(), []
+            self._bells = [threading.Semaphore(0) for _ in range(self.size - 1)]
+            for i, bell in enumerate(self._bells):
+                threading.Thread(
+                    target=_live, args=(self._state, bell, self._asleep, i), name="minicvae helper", daemon=True
+                ).start()
+            self._process = os.getpid()
+
+
+def _live(state: np.ndarray, bell: threading.Semaphore, asleep: list[int], number: int) -> None:
+    """What a helper does all its life."""
+    while True:
+        helping(state)
+        asleep.append(number)
+        bell.acquire()
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,175 @@
+"""Sharing out: every piece is done once, by whoever is free, and nobody waits for who is not."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+from minicvae.kernels import load
+from minicvae.kernels.cpu import Cpu
+from minicvae.kernels.spread import FRAME, INSIDE, MOST, OPEN, TAKEN, Helpers, alone, cores, read, spread, take
+
+
+@njit(nogil=True)
+def mark(queue, seen):
+    """One more for every piece that is taken."""
+    i = take(queue)
+    while i < len(seen):
+        seen[i] += 1
+        i = take(queue)
+
+
+@njit(nogil=True)
+def meet(queue, present, patience):
+    """Say that one more is here, and wait until there are two, though not for ever."""
+    take(present)
+    waited = 0
+    while read(present, 0) < 2 and waited < patience:
+        waited = take(queue)
+
+
+@njit(nogil=True)
+def share_marks(state, seen):
+    spread(state, mark, (seen,))
+
+
+@njit(nogil=True)
+def share_meeting(state, present, patience):
+    spread(state, meet, (present, patience))
+
+
+@given(size=st.integers(1, 4), lengths=st.lists(st.integers(0, 300), min_size=1, max_size=20))
+def test_every_piece_of_every_job_is_done_once(size, lengths):
+    helpers = Helpers(size)
+    for length in lengths:
+        seen = np.zeros(length, np.int64)
+        share_marks(helpers.state, seen)
+        assert np.all(seen == 1)
+        state = helpers.state
+        assert state[OPEN] == state[INSIDE] == state[TAKEN] == 0
+
+
+def met(helpers):
+    """Whether a helper comes while the caller waits for it; that it has just fallen asleep may happen, not always."""
+    for _ in range(100):
+        present = np.zeros(1, np.int64)
+        share_meeting(helpers.state, present, 10**6)
+        if present[0] == 2:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("nap", [0, 0.05])  # seconds: helpers are asleep after the second
+def test_a_helper_joins_the_caller_awake_or_asleep(nap):
+    helpers = Helpers(2)
+    for _ in range(3):
+        assert met(helpers)
+        time.sleep(nap)
+
+
+def test_without_helpers_the_caller_does_all():
+    seen, present = np.zeros(50, np.int64), np.zeros(1, np.int64)
+    share_marks(alone(), seen)
+    share_meeting(Helpers(1).state, present, 1000)
+    assert np.all(seen == 1)
+    assert present[0] == 1
+
+
+def test_a_second_caller_works_by_itself_while_the_first_is_at_it():
+    state, seen = alone(), np.zeros(9, np.int64)
+    state[TAKEN] = 1
+    state[FRAME] = -1
+    share_marks(state, seen)
+    assert np.all(seen == 1)
+    assert (state[TAKEN], state[OPEN], state[FRAME]) == (1, 0, -1)
+
+
+def test_many_callers_at_once_get_what_is_theirs():
+    helpers, wrong = Helpers(3), []
+
+    def caller():
+        for length in range(1, 200):
+            seen = np.zeros(length, np.int64)
+            share_marks(helpers.state, seen)
+            if not np.all(seen == 1):
+                wrong.append(length)
+
+    callers = [threading.Thread(target=caller) for _ in range(3)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_has_helpers_of_its_own():
+    helpers = Helpers(2)
+    share_marks(helpers.state, np.zeros(5, np.int64))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if met(helpers) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_begin_with_the_first_work_and_are_one_fewer_than_the_size():
+    before, helpers = threading.active_count(), Helpers(3)
+    assert threading.active_count() == before
+    for _ in range(2):
+        _ = helpers.state
+        assert threading.active_count() == before + 2
+
+
+@pytest.mark.parametrize(("there", "size"), [(1, 1), (3, 3), (MOST, MOST), (100, MOST)])
+def test_there_are_as_many_threads_as_cores_and_not_too_many(monkeypatch, there, size):
+    monkeypatch.setattr("minicvae.kernels.spread.cores", lambda: there)
+    assert Helpers().size == size
+
+
+def test_the_cores_are_those_that_the_process_may_use_or_all_where_nobody_can_tell(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {2, 3, 5}}.get, raising=False)  # 0 is the process itself
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for there, found in ((5, 5), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda there=there: there)
+        assert cores() == found
+
+
+@given(n=st.integers(1, 300), d=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+def test_the_bits_do_not_depend_on_how_many_help(n, d, seed):
+    rng, found = np.random.default_rng(seed), []
+    x, W, b = (rng.standard_normal(shape, np.float32) for shape in ((n, 90), (90, d), (d,)))
+    for size in (1, 4):
+        k = Cpu()
+        k.helpers = Helpers(size)
+        y, sinks = k.dense([x], W, b, "tanh"), (np.empty_like(W), np.empty_like(b))
+        (dx,) = k.dense_backward(y, [x], y, W, "tanh", *sinks, False, [True])
+        value, grad, m, v = (rng.permuted(np.arange(40_000, dtype=np.float32)) * 0 + i for i in range(4))
+        k.adam(value, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        found.append((y, dx, *sinks, value, m, v))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(
+    n=st.integers(1, 700),
+    d_in=st.integers(1, 400),
+    d_out=st.integers(1, 300),
+    accumulate=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_large_products_are_right_however_they_are_cut(n, d_in, d_out, accumulate, seed):
+    rng, k = np.random.default_rng(seed), load("cpu")
+    x, W, b, dy = (rng.standard_normal(shape) for shape in ((n, d_in), (d_in, d_out), (d_out,), (n, d_out)))
+    dW, db = np.ones_like(W), np.ones_like(b)
+    y = k.dense([x], W, b, "linear")
+    (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, accumulate, [True])
+    for found, expected in ((y, x @ W + b), (dx, dy @ W.T), (dW, x.T @ dy + accumulate), (db, dy.sum(0) + accumulate)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)

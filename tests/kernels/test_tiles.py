@@ -1,0 +1,65 @@
+"""Register tiles and their transposition: what is compiled does what the plain Python beside it says."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
+
+GUARD = 7.0  # around what may be written
+
+
+@njit
+def compiled_tile(rows, vectors, a, a_at, a_row, a_step, b, b_at, b_row, terms, c, c_at, c_row, columns, more):
+    tile(rows, vectors, a, a_at, a_row, a_step, b, b_at, b_row, terms, c, c_at, c_row, columns, more)
+
+
+@njit
+def compiled_transpose(a, at, row, b, b_at, b_row):
+    transpose(a, at, row, b, b_at, b_row)
+
+
+@given(
+    rows=st.sampled_from([1, ROWS]),
+    vectors=st.integers(1, VECTORS),
+    fewer=st.integers(0, 3),
+    terms=st.integers(1, 20),
+    places=st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
+    along=st.booleans(),
+    more=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_tile_is_the_product_and_nothing_beside_it_changes(
+    rows, vectors, fewer, terms, places, along, more, dtype, seed
+):
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    columns = lanes * vectors - (min(fewer, lanes - 1) if vectors == 1 else 0)
+    rng, (a_at, b_at, c_at) = np.random.default_rng(seed), places
+    a_row, a_step = (terms + 3, 1) if along else (1, rows + 2)
+    a = rng.standard_normal(a_at + (rows + 2) * (terms + 3)).astype(dtype)
+    b = rng.standard_normal(b_at + terms * (columns + 5)).astype(dtype)
+    c = np.full(c_at + rows * (columns + 4), GUARD, dtype)
+    arguments = (a, a_at, a_row, a_step, b, b_at, columns + 5, terms)
+    expected, found = c.copy(), c.copy()
+    tile(rows, vectors, *arguments, expected, c_at, columns + 4, columns, more)
+    compiled_tile(rows, vectors, *arguments, found, c_at, columns + 4, columns, more)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=20 * terms * np.finfo(dtype).eps)
+    beside = np.ones(len(c), bool)
+    for i in range(rows):
+        beside[c_at + i * (columns + 4) :][:columns] = False
+    assert np.all(found[beside] == GUARD)
+
+
+@given(places=st.tuples(st.integers(0, 5), st.integers(0, 5)), dtype=st.sampled_from(["float32", "float64"]))
+def test_a_transposition_moves_every_number_to_its_place(places, dtype):
+    lanes, (at, b_at) = VECTOR_BYTES // np.dtype(dtype).itemsize, places
+    a = np.arange(at + lanes * (lanes + 2)).astype(dtype)
+    found = np.full(b_at + lanes * (lanes + 3), -1, dtype)
+    expected = found.copy()
+    transpose(a, at, lanes + 2, expected, b_at, lanes + 3)
+    compiled_transpose(a, at, lanes + 2, found, b_at, lanes + 3)
+    np.testing.assert_array_equal(found, expected)
+    assert expected[b_at + 1] == a[at + lanes + 2]
+    assert expected[b_at + lanes + 3] == a[at + 1]
