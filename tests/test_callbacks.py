@@ -1,4 +1,4 @@
-"""Early stopping by itself: when it stops, what it keeps, and what it asks for."""
+"""Early stopping and the progress bar by themselves: when it stops, what it keeps, and what is shown."""
 
 import io
 import math
@@ -159,6 +159,7 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
     progress, written = bar(terminal=True)
     monkeypatch.setattr("rich.progress.Task.speed", 123.0)  # steps a second
     (task,) = progress._progress.tasks
+    assert progress._progress.live.refresh_per_second == 5
     assert (task.completed, task.total, task.description, task.fields["numbers"]) == (45, 135, "epoch 2/3", "")
     for epoch, name in ((1, "epoch 2/3"), (2, "epoch 3/3")):
         for step in range(45):
