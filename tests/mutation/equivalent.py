@@ -47,22 +47,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "there is nothing left for one chunk more": (
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
     ),
-    "tiles beyond the edge of the image are of zeros, and nobody reads what comes of them": (
-        "minicvae.kernels.image_maps:Winograd.__init__: self.half = ((h + 1) // 2, (w + 1) // 2) -> self.half = ((h + 2) // 2, (w + 1) // 2)",
-    ),
     "a block of another size is faster or slower, and the same in the end": (
-        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (2 * h * w * W.shape[3], h * w * W.size)",
-        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (self.planes, h * w * W.size)",
-        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.depth, form.rows * W.size)",
-        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows, form.rows * W.size)",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 10):",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), BATCH):",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 11 * BATCH):",
-        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK, 1)",
-        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return 1",
-        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // (self.numbers * itemsize), 2)",
-        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // self.numbers, 1)",
-        "minicvae.kernels.image_maps:ImageMap.images: return max(BLOCK // (self.numbers * itemsize), 1) -> return max(BLOCK // itemsize, 1)",
     ),
     "what the quick way leaves out, the general way does": (
         "minicvae.kernels.compiled_images:windows: if first >= 0 and first + run <= w * c: -> if first > 0 and first + run <= w * c:",
@@ -171,12 +159,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "an index below zero counts from the end: of sixteen, eight before p is eight after it": (
         "minicvae.kernels.compiled_tiles:untile: m20, m21, m22 = (M[p + 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j]) -> m20, m21, m22 = (M[p - 8, image, i, j], M[p + 9, image, i, j], M[p + 10, image, i, j])",
-    ),
-    "how much there is to compute says only whether to share it out": (
-        "minicvae.kernels.image_maps:Planes.__init__: self.numbers, self.products = (self.planes + 2 * h * w * W.shape[3], h * w * W.size) -> self.numbers, self.products = (h * w * W.size, self.planes + 2 * h * w * W.shape[3])",
-        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * form.depth, W.size)",
-        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * form.depth, form.rows)",
-        "minicvae.kernels.image_maps:_Definition.__init__: self.numbers, self.products = (form.rows * form.depth, form.rows * W.size) -> self.numbers, self.products = (form.rows * W.size, form.rows * form.depth)",
     ),
     "where every place has a window, the zeros before the image are the kernel's, whatever the image's size": (
         "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (w, h), W.shape[:2], (1, 1), repeat('same'))",
