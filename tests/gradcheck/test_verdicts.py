@@ -131,19 +131,19 @@ def test_a_sample_whose_direction_cannot_be_compared_says_so():
     )
 
 
-KINDS = ("right", "noisy", "kink", "wrong at a kink", "noisy")
+KINDS = ("right", "kink", "wrong at a kink", "noisy", "kink", "right")
 
 
 def test_a_row_counts_what_was_compared_and_shows_the_worst_where_it_is():
     here = comparison(np.ones((3, 4)))
-    chosen, elements = np.array([11, 2, 4, 9, 0]), slopes(*KINDS)
+    chosen, elements = np.array([11, 2, 9, 4, 0, 7]), slopes(*KINDS)
     here.gradients["x0"] = np.ones((3, 4))
     row = here._row("x0", chosen, elements, along("wrong"))  # a wrong element explains a wrong direction
     assert (row.name, row.shape, row.verdict) == ("x0", (3, 4), "WRONG")
-    assert (row.checked, row.kinks, row.noisy) == (2, 1, 2)
+    assert (row.checked, row.kinks, row.noisy) == (3, 2, 1)
     assert (row.worst, row.value, row.truth, row.error) == ((2, 1), 9, 2, 7)
     expected = np.full((3, 4), np.nan)
-    expected[2, 3], expected[2, 1] = 0, 7
+    expected[2, 3], expected[1, 3], expected[2, 1] = 0, 0, 7
     np.testing.assert_array_equal(row.errors, expected)
 
 
