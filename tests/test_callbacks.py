@@ -89,6 +89,21 @@ def test_before_the_first_epoch_there_is_nothing_to_put_back():
     assert model.parameters["w"] == 7
 
 
+@pytest.mark.parametrize("done", [0, 1, 2, 5])
+def test_a_training_that_goes_on_takes_up_the_best_and_one_that_begins_forgets_it(done):
+    model, before, after = Model(), EarlyStopping(3), EarlyStopping(3)
+    before.on_train_begin(model, PLAN)
+    for epoch, loss in enumerate([9.0, 5.5, 7.0]):
+        model.parameters["w"] = np.array([float(epoch)])
+        before.on_epoch_end(model, epoch, {"val_loss": loss})
+    after.restore(before.state())
+    after.on_train_begin(model, PLAN._replace(done=done))
+    assert (after.best, after.best_epoch) == ((5.5, 1) if done else (math.inf, -1))
+    model.parameters.value[...] = 7
+    after.on_train_end(model, None)
+    assert model.parameters["w"] == (1 if done else 7)
+
+
 def test_a_number_that_is_not_there_is_asked_for():
     stopping = EarlyStopping()
     stopping.on_train_begin(Model(), PLAN)
