@@ -34,6 +34,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
     ),
     "map ends with the shortest of its arguments, which has two": (
+        "minicvae.kernels.image_maps:Upsampled.__init__: (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding)) -> (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat(padding))",
+        "minicvae.kernels.image_maps:Windows.__init__: form = _Geometry(x.shape[1:3], W.shape[2], W.shape[:2], stride, padding) -> form = _Geometry(x.shape[1:4], W.shape[2], W.shape[:2], stride, padding)",
         "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat('same'))",
         "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
         "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
@@ -178,6 +180,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.distributions:masked_bernoulli: nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10000.0)), xp.where(counted, x, zero)) -> nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10001.0)), xp.where(counted, x, zero))",
     ),
     "one channel in: the cells of the kernel times one": (
+        "minicvae.kernels.image_maps:Planes.room: return [(images * self.planes,), (prod(self.W.shape[:2]), self.size[2])] -> return [(images * self.planes,), (prod(self.W.shape[:3]), self.size[2])]",
         "minicvae.kernels.image_maps:Planes.__init__: self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:2])) -> self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:3]))",
     ),
     "nobody reads what is made of images that are not there": (
@@ -218,6 +221,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "any multiple of zeros is zeros": (
         "minicvae.gradcheck.comparison:diagnose: factor = float(a @ (n / length)) / length if length else 0.0 -> factor = float(a @ (n / length)) / length if length else 1.0",
+    ),
+    "what is set to zero too early is written after it: there is a window at least": (
+        "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, 2 * i_places:] = 0 -> dh[:, 2:] = 0",
+        "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, 2 * i_places:] = 0 -> dh[:, i_places:] = 0",
+        "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, 2:] = 0",
+        "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, j_places:] = 0",
     ),
 }
 
