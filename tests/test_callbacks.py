@@ -148,14 +148,14 @@ def test_early_stopping_refuses_what_it_cannot_use(settings, message):
 
 @pytest.fixture
 def bar(monkeypatch):
-    """A bar, on a terminal or not, at the beginning of the second of three epochs of 45 steps; and what it writes."""
+    """A bar, on a terminal or not, where `done` of three epochs of 45 steps are done; and what it writes."""
 
-    def begin(terminal):
+    def begin(terminal, done=1):
         written = io.StringIO()
         console = Console(file=written, force_terminal=terminal, width=100)
         monkeypatch.setattr("rich.progress.get_console", lambda: console)
         progress = ProgressBar()
-        progress.on_train_begin(Model(), Plan(epochs=3, steps=45, batch_size=10, done=1))
+        progress.on_train_begin(Model(), Plan(epochs=3, steps=45, batch_size=10, done=done))
         begun.append(progress)
         return progress, written
 
@@ -193,6 +193,13 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
         "epoch 2/3  loss 3.50 = 3.00 + KL 0.50  1.2 s",
         "epoch 3/3  loss 3.50 = 3.00 + KL 0.50  val 9.00  1.2 s",
     ]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_the_bar_begins_where_the_training_does(bar, done):
+    progress, _ = bar(terminal=True, done=done)
+    (task,) = progress._progress.tasks
+    assert (task.completed, task.total, task.description) == (45 * done, 135, f"epoch {done + 1}/3")
 
 
 def test_a_loss_is_the_sum_that_it_is():
