@@ -1,4 +1,4 @@
-"""Early stopping by itself: when it stops, what it keeps, and what it asks for."""
+"""Early stopping and the progress bar by themselves: when it stops, what it keeps, and what is shown."""
 
 import io
 import math
@@ -89,6 +89,21 @@ def test_before_the_first_epoch_there_is_nothing_to_put_back():
     assert model.parameters["w"] == 7
 
 
+@pytest.mark.parametrize("done", [0, 1, 2, 5])
+def test_a_training_that_goes_on_takes_up_the_best_and_one_that_begins_forgets_it(done):
+    model, before, after = Model(), EarlyStopping(3), EarlyStopping(3)
+    before.on_train_begin(model, PLAN)
+    for epoch, loss in enumerate([9.0, 5.5, 7.0]):
+        model.parameters["w"] = np.array([float(epoch)])
+        before.on_epoch_end(model, epoch, {"val_loss": loss})
+    after.restore(before.state())
+    after.on_train_begin(model, PLAN._replace(done=done))
+    assert (after.best, after.best_epoch) == ((5.5, 1) if done else (math.inf, -1))
+    model.parameters.value[...] = 7
+    after.on_train_end(model, None)
+    assert model.parameters["w"] == (1 if done else 7)
+
+
 def test_a_number_that_is_not_there_is_asked_for():
     stopping = EarlyStopping()
     stopping.on_train_begin(Model(), PLAN)
@@ -133,14 +148,14 @@ def test_early_stopping_refuses_what_it_cannot_use(settings, message):
 
 @pytest.fixture
 def bar(monkeypatch):
-    """A bar, on a terminal or not, at the beginning of the second of three epochs of 45 steps; and what it writes."""
+    """A bar, on a terminal or not, where `done` of three epochs of 45 steps are done; and what it writes."""
 
-    def begin(terminal):
+    def begin(terminal, done=1):
         written = io.StringIO()
         console = Console(file=written, force_terminal=terminal, width=100)
         monkeypatch.setattr("rich.progress.get_console", lambda: console)
         progress = ProgressBar()
-        progress.on_train_begin(Model(), Plan(epochs=3, steps=45, batch_size=10, done=1))
+        progress.on_train_begin(Model(), Plan(epochs=3, steps=45, batch_size=10, done=done))
         begun.append(progress)
         return progress, written
 
@@ -159,6 +174,7 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
     progress, written = bar(terminal=True)
     monkeypatch.setattr("rich.progress.Task.speed", 123.0)  # steps a second
     (task,) = progress._progress.tasks
+    assert progress._progress.live.refresh_per_second == 5
     assert (task.completed, task.total, task.description, task.fields["numbers"]) == (45, 135, "epoch 2/3", "")
     for epoch, name in ((1, "epoch 2/3"), (2, "epoch 3/3")):
         for step in range(45):
@@ -177,6 +193,13 @@ def test_the_bar_moves_after_every_twenty_steps_and_the_last_and_shows_the_means
         "epoch 2/3  loss 3.50 = 3.00 + KL 0.50  1.2 s",
         "epoch 3/3  loss 3.50 = 3.00 + KL 0.50  val 9.00  1.2 s",
     ]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_the_bar_begins_where_the_training_does(bar, done):
+    progress, _ = bar(terminal=True, done=done)
+    (task,) = progress._progress.tasks
+    assert (task.completed, task.total, task.description) == (45 * done, 135, f"epoch {done + 1}/3")
 
 
 def test_a_loss_is_the_sum_that_it_is():

@@ -307,7 +307,8 @@ def diagnose(g: np.ndarray, elements: Compared) -> str:
     largest = max(float(np.abs(a).max()), float(np.abs(n).max()))
     a, n, g, numeric = a / largest, n / largest, g / largest, elements.estimates.slope / largest
     small = 1e-3 * float(np.abs(a - n).max())  # what an explanation may leave unexplained
-    factor = float(a @ n / (n @ n)) if n.any() else 0.0
+    length = norm(n)
+    factor = float(a @ (n / length)) / length if length else 0.0
     if len(a) > 1 and np.abs(a - factor * n).max() <= small:
         return f"{count}: the analytic gradient is {factor:.6g} times the numeric one"
     if len(a) == g.size > 1:

@@ -192,6 +192,13 @@ def test_a_factor_is_named_if_it_explains_all_but_a_thousandth_of_the_largest_er
             assert text.endswith(f"the analytic gradient is {factor:.6g} times the numeric one")
 
 
+@pytest.mark.parametrize(("factor", "size"), [(1e-200, 1.0), (-1e-200, 1.0), (1e200, 1.0), (1e-310, 1e10)])
+def test_a_factor_of_any_size_is_named(factor, size):
+    numeric = size * np.array([1.0, 2.0, -1.0])
+    text = said(factor * numeric, numeric)
+    assert text == f"3 of 3 elements are wrong: the analytic gradient is {factor:.6g} times the numeric one"
+
+
 def test_one_number_alone_is_no_multiple():
     assert said([2.0], [1.0]) == "1 of 1 elements are wrong"
     assert said([1.0, 1.0], [0.0, 0.0]) == "2 of 2 elements are wrong: the error is the same all along axis 0; " + (

@@ -61,3 +61,23 @@ def test_a_number_has_a_number_and_an_array_without_axes_an_array_for_its_upstre
     assert [type(part) for part in seen] == [np.float64, np.ndarray, np.ndarray]
     assert [np.shape(part) for part in seen] == [(), (), (2,)]
     np.testing.assert_array_equal(np.concatenate([np.ravel(part) for part in seen]), np.arange(4))
+
+
+def test_inputs_have_the_names_that_forward_gives_them_and_x_where_it_gives_none():
+    def named(weights, bias):
+        return weights * bias, lambda dy: (dy * bias, dy * weights)
+
+    def unnamed(*inputs):
+        return sum(inputs), lambda dy: (dy,) * len(inputs)
+
+    a, b, c = (np.full(2, float(i)) for i in range(3))
+    for forward, inputs, names in (
+        (named, (a, b), ["weights", "bias"]),
+        (unnamed, (a,), ["x"]),
+        (unnamed, (a, b), ["x0", "x1"]),
+        (unnamed, (a, b, c), ["x0", "x1", "x2"]),
+    ):
+        assert list(subject(forward, *inputs).arguments) == names
+    under_test = Subject(unnamed, (a, b), None, None, ("left", "right"))
+    assert list(under_test.arguments) == ["left", "right"]
+    np.testing.assert_array_equal(under_test.arguments["right"], b)

@@ -57,3 +57,85 @@ def test_pooling_and_upsampling_shared_out_give_what_the_reference_gives(monkeyp
             found.append([np.array(a) for a in (y, dx, up, kernels.upsample_backward(up * 1.5, (3, 2)))])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
+
+
+def pooled_or_not(kernels, pool, x, W, b):
+    """y and dW of a convolution, pooled where there is a pool."""
+    dW, db, settings = np.zeros_like(W), np.zeros_like(b), ("tanh", (1, 1), "valid")
+    if pool is None:
+        y = kernels.conv2d(x, W, b, *settings)
+        kernels.conv2d_backward(np.ones_like(y), x, y, W, *settings, dW, db, False, True)
+        return y, dW
+    y, kept = kernels.conv2d_max_pool(x, W, b, *settings, pool)
+    kernels.conv2d_max_pool_backward(np.ones_like(y), x, y, kept, W, *settings, pool, dW, db, False, True)
+    return y, dW
+
+
+def drawn(rng, n=7):
+    return rng.standard_normal((n, 8, 9, 2)), rng.standard_normal((3, 2, 2, 5)), rng.standard_normal(5)
+
+
+@pytest.mark.parametrize("pool", [None, (2, 2)])
+def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(monkeypatch, pool):
+    k, images, parts, rooms = load("cpu"), 3, [(0, 1), (1, 3), (3, 7)], []
+    monkeypatch.setattr(module.ImageMap, "images", lambda self, itemsize: images)
+    monkeypatch.setattr(k, "share", lambda work, *cost, **how: [work(*part) for part in parts])
+
+    def recorded(name):
+        run = getattr(module.Windows, name)
+
+        def wrapped(self, part, room):
+            block = part.h if name == "forward" else part.g
+            maxima = len(block) if name == "forward" else len(part.of_maxima)
+            rooms.append((len(part.x), len(block), maxima, len(room[0]) / self.form.rows))
+            return run(self, part, room)
+
+        monkeypatch.setattr(module.Windows, name, wrapped)
+
+    recorded("forward")
+    recorded("backward")
+    arrays = drawn(np.random.default_rng(0))
+    found = pooled_or_not(k, pool, *arrays)
+    blocks = [(j - i, min(j - i, images)) for i, j in parts]
+    expected = [(n, block, block, block) for n, block in blocks]
+    expected += [(n, block, block if pool else 0, block) for n, block in blocks]
+    assert rooms == expected
+    for a, b in zip(found, pooled_or_not(reference, pool, *arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("need_dx", [False, True])
+def test_the_way_back_to_the_images_counts_as_much_as_that_to_the_weights(monkeypatch, need_dx):
+    k, costs = load("cpu"), []
+    monkeypatch.setattr(k, "share", lambda work, n, *cost, **how: costs.append((n, *cost)) or work(0, n))
+    (x, W, b), settings = drawn(np.random.default_rng(0)), ("tanh", (1, 1), "valid")
+    y = k.conv2d(x, W, b, *settings)
+    k.conv2d_backward(np.ones_like(y), x, y, W, *settings, np.zeros_like(W), np.zeros_like(b), False, need_dx)
+    way, n = module.convolution(x, W, (1, 1), "valid"), len(x)
+    assert costs == [(n, n * way.numbers, n * way.products * times) for times in (1, 1 + need_dx)]
+
+
+@pytest.mark.parametrize("pool", [(2, 2), (3, 2), (2, 3), (1, 1)])
+def test_pools_of_other_sizes_are_pooled_as_the_reference_does(pool):
+    k, arrays = load("cpu"), drawn(np.random.default_rng(1))
+    for a, b in zip(pooled_or_not(k, pool, *arrays), pooled_or_not(reference, pool, *arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+    _, kept = k.conv2d_max_pool(*arrays, "tanh", (1, 1), "valid", pool)
+    assert kept.nbytes == (7 * 3 * 4 * 5 if pool == (2, 2) else 7 * 6 * 8 * 5 * 8)  # a byte for each maximum
+
+
+@pytest.mark.parametrize("need_dx", [False, True])
+def test_an_upsampling_by_one_is_a_convolution(need_dx):
+    """Of one channel too, whose shortest way has no way back."""
+    rng, k = np.random.default_rng(0), load("cpu")
+    x, W, b = rng.standard_normal((3, 5, 4, 1)), rng.standard_normal((3, 3, 1, 6)), rng.standard_normal(6)
+    found = []
+    for kernels in (k, reference):
+        dW, db = np.zeros_like(W), np.zeros_like(b)
+        y = kernels.upsample_conv2d(x, W, b, "tanh", (1, 1), "same")
+        settings = "tanh", (1, 1), "same"
+        dx = kernels.upsample_conv2d_backward(np.ones_like(y), x, y, W, *settings, dW, db, False, need_dx)
+        assert (dx is not None) == need_dx
+        found.append([y, dW, db, dx if need_dx else np.zeros_like(x)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)

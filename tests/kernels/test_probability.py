@@ -306,3 +306,11 @@ def test_the_learned_variance_is_right_at_its_extremes(host, log_var, mean, x):
     np.testing.assert_allclose(nll, float((r * r * precision + v + np.log(2 * np.longdouble(np.pi))) / 2), rtol=1e-13)
     expected = np.array([r * precision, (1 - r * r * precision) / 2], float)
     np.testing.assert_allclose(slopes, expected, rtol=1e-12, atol=1e-16 * max(1, abs(expected[1])))
+
+
+def test_a_dimension_at_its_free_bits_or_below_is_not_pressed_on(kernels):
+    nll, kl = kernels.array(np.array([[4.0, 6.0]])), kernels.array(np.array([[1.0, 3.0, 0.0], [3.0, 3.0, 1.0]]))
+    loss, reconstruction, total, dnll, dkl = kernels.elbo(nll, kl, 0.5, 2.0)
+    assert (float(loss), float(reconstruction), float(total)) == (5 + 0.5 * (2 + 3 + 2), 5, 2 + 3 + 0.5)
+    np.testing.assert_array_equal(kernels.to_numpy(dnll), [[0.5, 0.5]])
+    np.testing.assert_array_equal(kernels.to_numpy(dkl), [[0, 0.25, 0]] * 2)

@@ -5,13 +5,20 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.special
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minicvae as mc
 from minicvae.conditions import Classes, Nothing, Parts, Vector
 from minicvae.distributions import LearnedGaussian
 from minicvae.gradcheck import check_model
-from minicvae.layers import Conv2D, JoinPlanes, MaxPool2D, Reshape, UpSample2D
-from minicvae.models.convolutional import convolutional, convolutional_planes, convolutional_strided
+from minicvae.layers import Conv2D, Embedding, JoinPlanes, MaxPool2D, Reshape, UpSample2D
+from minicvae.models.convolutional import (
+    condition_paths,
+    convolutional,
+    convolutional_planes,
+    convolutional_strided,
+)
 from minicvae.models.presets import Preset
 
 FORMS = {"pooled": convolutional, "strided": convolutional_strided, "planes": convolutional_planes}
@@ -200,6 +207,22 @@ def test_images_may_be_wider_than_high_and_the_networks_deeper(name):
     assert [moment.shape for moment in model.encode(images, np.arange(3))] == [(3, 2), (3, 2)]
     layers = [layer for _, layer in model.decoder.named_layers("decoder")]
     assert [layer.shape for layer in layers if isinstance(layer, Reshape)] == [(1, 2, 7)]
+    of_the_condition = {"encoder": None if name == "conv-planes" else 5, "decoder": 7}  # as the smallest images have
+    for network, width in of_the_condition.items():
+        shapes = [value.shape for key, value in model.parameters.items() if key.startswith(f"{network}.")]
+        assert ((10, width) in shapes) == (width is not None)
+
+
+@given(widths=st.lists(st.integers(0, 3), min_size=1, max_size=4), width=st.integers(1, 5), embedding=st.integers(1, 3))
+def test_each_part_of_the_condition_has_a_relu_layer_of_its_own(widths, width, embedding):
+    kinds = [Vector(d) if d else Nothing() for d in widths] + [Classes(4, embedding=embedding)]
+    paths, columns = condition_paths(Parts({f"c{i}": kind for i, kind in enumerate(kinds)}), width)
+    assert columns == width * (sum(d > 0 for d in widths) + 1)
+    *dense, (embedded, last) = [path if i < len(widths) else path.layers for i, path in enumerate(paths)]
+    assert isinstance(embedded, Embedding)
+    assert [path is not None for path in dense] == [d > 0 for d in widths]
+    for d, layer in zip([*widths, embedding], [*dense, last], strict=True):
+        assert layer is None or (layer.W.shape, layer.activation) == ((d, width), "relu")
 
 
 @pytest.mark.parametrize("form", FORMS)

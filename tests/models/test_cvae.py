@@ -397,6 +397,16 @@ def test_a_network_that_does_not_take_its_inputs_is_told_what_they_are(broken, e
         CVAE(condition=Classes(4), latent_dim=2, image_shape=(2, 3), **networks)
 
 
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_what_a_network_takes_is_shown_by_one_example(condition):
+    model = build(condition=condition, learnt_prior=condition.width > 0)
+    for name, network in model.networks:
+        own, *given = model.example(name) if name != "prior" else (np.zeros((1, 0)), *model.example(name))
+        assert own.shape == (1, {"encoder": D, "prior": 0, "decoder": 2}[name])
+        assert mc.conditions.count(tuple(given)) == 1
+        assert network.forward(*model.example(name))[0].shape == (1, D if name == "decoder" else 4)
+
+
 def test_without_a_condition_only_the_number_of_examples_counts(device):
     model = build(device, Nothing())
     x, _, eps = draw_data(3, model, 4)
