@@ -32,9 +32,9 @@ def _exp32(x):
     """exp(x) in float32, relative error 1e-7: x = k log 2 + r with |r| <= log 2 / 2, exp(x) = 2^k exp(r).
 
     log 2 is subtracted in two parts (Cody and Waite 1980) so that r keeps its digits; exp(r) is its polynomial of
-    degree 7 (Taylor's coefficients, whose tail is below float32's rounding at |r| = 0.35); 2^k is written
-    into exponent bits, half of it at a time, since 2^128 has none. Below exp(-87), near the smallest normal number, the result stays there; above the largest
-    number it is infinite; NaN stays NaN.
+    degree 7 (Taylor's coefficients, whose tail is below float32's rounding at |r| = 0.35); 2^k is written into exponent
+    bits, half of it at a time, since 2^128 has none. Below exp(-87), near the smallest normal number, the result stays
+    there; above the largest number it is infinite; NaN stays NaN.
     """
     clamped = f32(89.0) if x > f32(89.0) else (f32(-87.0) if x < f32(-87.0) else x)
     k = np.floor(clamped * f32(1.44269504) + f32(0.5))

@@ -272,7 +272,8 @@ def elbo(draw, rng):
 
     def run(k, a):
         names = "loss", "reconstruction", "kl", "dnll", "dkl"
-        return {name: k.array(x, a["kl"].dtype) for name, x in zip(names, k.elbo(a["nll"], a["kl"], weight, floor))}
+        results = k.elbo(a["nll"], a["kl"], weight, floor)
+        return {name: k.array(x, a["kl"].dtype) for name, x in zip(names, results, strict=True)}
 
     def sizes(a):
         size = np.abs(a["nll"]).mean(), weight * (np.abs(a["kl"]).mean(axis=0).sum() + l), np.abs(a["kl"]).sum() / n

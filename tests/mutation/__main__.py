@@ -137,6 +137,10 @@ TESTS = {
     "minicvae/schedules": ("test_schedules", "test_training"),
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
+    **{
+        f"kernels/{name}": ("kernels/test_cpu", "kernels/test_products", "kernels/test_tiles", "test_optimizers")
+        for name in ("compiled_products", "pieces", "tiles")
+    },
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
@@ -174,10 +178,12 @@ FAST = {
         "compiled",
         "compiled_images",
         "compiled_maps",
+        "compiled_products",
         "compiled_tiles",
         "cpu",
         "cpu_images",
         "image_maps",
+        "pieces",
         "workspace",
     )
 }

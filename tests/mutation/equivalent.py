@@ -18,7 +18,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.activation_slope: return xp.where(y > 0, xp.ones_like(y), y + 1) -> return xp.where(y >= 0, xp.ones_like(y), y + 1)",
         "minicvae.kernels.reference:Reference.sigmoid: return xp.where(h >= 0, 1 / (1 + t), t / (1 + t)) -> return xp.where(h > 0, 1 / (1 + t), t / (1 + t))",
         "minicvae.kernels.compiled:add_rows_activate: y[j] = zero if v < zero else v -> y[j] = zero if v <= zero else v",
-        "minicvae.kernels.compiled:add_rows_activate: y[j] = y[j] if y[j] > zero else np.expm1(y[j]) -> y[j] = y[j] if y[j] >= zero else np.expm1(y[j])",
+        "minicvae.kernels.compiled:add_rows_activate: y[j] = y[j] if y[j] > zero else expm1(y[j]) -> y[j] = y[j] if y[j] >= zero else expm1(y[j])",
         "minicvae.kernels.compiled:add_rows_activate: y[j] = (one if y[j] >= zero else t) / (one + t) -> y[j] = (one if y[j] > zero else t) / (one + t)",
         "minicvae.kernels.compiled:slope_times: g[i, j] = dy[i, j] * (one if y[i, j] > zero else y[i, j] + one) -> g[i, j] = dy[i, j] * (one if y[i, j] >= zero else y[i, j] + one)",
         "minicvae.kernels.compiled:bernoulli: linear += (v if v > zero else zero) - target * v -> linear += (v if v >= zero else zero) - target * v",
