@@ -78,7 +78,7 @@ class _Own(threading.local):
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
-        self.fresh = dict(self.philox.state)
+        self.fresh: Any = dict(self.philox.state)
         self.generator = np.random.Generator(self.philox)
 
 

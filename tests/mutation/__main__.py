@@ -138,9 +138,10 @@ TESTS = {
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
     **{
-        f"kernels/{name}": ("kernels/test_cpu", "kernels/test_products", "kernels/test_tiles", "test_optimizers")
-        for name in ("compiled_products", "pieces", "tiles")
+        f"kernels/{name}": ("kernels/test_cpu", "kernels/test_products", "test_optimizers")
+        for name in ("compiled_products", "pieces")
     },
+    "kernels/tiles": ("kernels/test_tiles",),
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
