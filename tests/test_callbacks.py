@@ -124,6 +124,7 @@ def test_the_bar_is_the_last_of_the_callbacks_and_only_where_it_is_wanted():
         ({"patience": 2.5}, "patience: expected a whole number"),
         ({"min_delta": math.nan}, "min_delta: expected a number"),
         ({"monitor": None}, "monitor: expected a name"),
+        ({"monitor": "val_los"}, r"^monitor: expected one of loss, .*val_loss, .*, got 'val_los'$"),
     ],
 )
 def test_early_stopping_refuses_what_it_cannot_use(settings, message):
