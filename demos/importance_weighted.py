@@ -17,6 +17,8 @@ from pathlib import Path
 import minicvae as mc
 from minicvae import plots
 from minicvae.checkpoint import whole_file
+from minicvae.cli.demo import parsed
+from minicvae.cli.parser import at_least
 from minicvae.diagnostics import diagnose
 from minicvae.models.presets import find
 from minicvae.objectives import ELBO, IWAE
@@ -34,15 +36,18 @@ PUBLISHED = {  # nats, active units of 50
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--full", action="store_true", help="all images and 3,280 epochs: the published protocol")
 parser.add_argument("--stages", type=int, default=8, choices=range(1, 9), help="stop --full after so many stages")
-parser.add_argument("--epochs", type=int, help="of the short run (default: 4)")
-parser.add_argument("--limit", type=int, metavar="N", help="images of the short run (default: 10,000)")
-parser.add_argument("--test-images", type=int, metavar="N", help="how many are scored (default: 200; --full: 10,000)")
-parser.add_argument("--samples", type=int, help="of z for each of them (default: 500; --full: 5,000)")
+parser.add_argument("--epochs", type=at_least(1), help="of the short run (default: 4)")
+parser.add_argument("--limit", type=at_least(1), metavar="N", help="images of the short run (default: 10,000)")
+parser.add_argument(
+    "--test-images", type=at_least(1), metavar="N", help="how many are scored (default: 200; --full: 10,000)"
+)
+parser.add_argument(
+    "--samples", type=at_least(1), metavar="N", help="of z for each of them (default: 500; --full: 5,000)"
+)
 parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=list(PUBLISHED), help="default: all six")
 parser.add_argument("--device", default="cpu", help="where to compute: cpu, numpy or cuda (default: cpu)")
 parser.add_argument("--out", type=Path, default=Path("runs/demos/importance_weighted"), help="folder for the results")
-args = parser.parse_known_args()[0]  # a notebook has arguments of its own
-args.out.mkdir(parents=True, exist_ok=True)
+args = parsed(parser)
 
 train, test = mc.datasets.load("mnist")
 protocol = find("iwae")
