@@ -63,7 +63,7 @@ def _bars(axes: Axes, kl: np.ndarray, active: np.ndarray) -> None:
     order = np.argsort(-kl, kind="stable")
     axes.bar(np.arange(len(kl)), kl[order], color=[PALETTE[0] if active[j] else "0.8" for j in order])
     axes.set_xlabel("dimension of z", fontsize=TEXT)
-    axes.set_ylabel("nats per image", fontsize=TEXT)
+    axes.set_ylabel("KL, nats per image", fontsize=TEXT)
     axes.set_xlim(-0.6, len(kl) - 0.4)
     if len(kl) <= 32:
         axes.set_xticks(np.arange(len(kl)), order)

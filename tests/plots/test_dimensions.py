@@ -20,7 +20,7 @@ def test_each_dimension_has_a_bar_of_its_kl_the_largest_first(deep, x, labels):
     kl = kl_by_dimension(*deep.encode(x, labels))
     assert [bar.get_height() for bar in axes.patches] == sorted(kl, reverse=True)
     assert [int(tick.get_text()) for tick in axes.get_xticklabels()] == np.argsort(-kl).tolist()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("dimension of z", "nats per image")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("dimension of z", "KL, nats per image")
 
 
 def test_a_dimension_that_is_not_active_is_pale(x, labels):
