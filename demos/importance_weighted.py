@@ -91,7 +91,7 @@ for name in args.models:
     nll = -model.log_likelihood(x, labels, samples)
     found = diagnoses[name] = diagnose(model, x, labels)
     minutes, (published, units) = sum(history.history["seconds"]) / 60, PUBLISHED[name]
-    numbers = f"{nll.mean():.2f}", f"{found.active.sum()}", f"{published:.2f}", f"{units}", f"{minutes:.0f}"
+    numbers = f"{nll.mean():.2f}", f"{found.active.sum()}", f"{published:.2f}", f"{units}", f"{minutes:.1f}"
     rows.append([kind.upper(), k, *numbers])
     scores = table(["", "k", "NLL", "active", "published NLL", "active", "minutes"], rows, "<>>>>>>")
     print(f"\n{scores}", flush=True)
