@@ -1,6 +1,6 @@
 """A tighter bound: VAE and importance-weighted autoencoder (IWAE) with 1, 5 and 50 samples of z for each image.
 
-python demos/importance_weighted.py                    # two minutes: 7,000 images, four epochs
+python demos/importance_weighted.py                    # a minute or two: 7,000 images, four epochs
 python demos/importance_weighted.py --full             # the published protocol: 3,280 epochs
 python demos/importance_weighted.py --full --stages 3  # its first three stages, 13 epochs; a higher number goes on
 

@@ -164,7 +164,7 @@ def as_sum(loss: float, reconstruction: float, kl: float, **apart: float) -> str
     """
     cost = loss - reconstruction
     paid = f"KL {kl:.2f}" if abs(cost - kl) < 0.005 else f"{cost:.2f} (KL {kl:.2f})"
-    return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}"
+    return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}".replace("+ -", "- ")  # below 0: importance weights
 
 
 def active(callbacks: tuple[Any, ...], verbose: int) -> list[Callback]:

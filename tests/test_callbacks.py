@@ -186,6 +186,10 @@ def test_a_loss_is_the_sum_that_it_is():
     assert as_sum(3.75, 3.0, 0.5, fooling=0.7) == "loss 3.75 = 3.00 + 0.75 (KL 0.50)"
 
 
+def test_a_bound_that_lies_below_the_reconstruction_is_a_difference():
+    assert as_sum(2.25, 3.0, 0.5) == "loss 2.25 = 3.00 - 0.75 (KL 0.50)"
+
+
 def test_the_bar_takes_what_its_numbers_leave_of_the_line(bar):
     progress, written = bar(terminal=True)
     progress.on_train_end(None, None)
