@@ -5,7 +5,7 @@ q(z|c) - and it is from the prior that `generate` draws, so where the two differ
 that it never saw. A discriminator D(z, c) looks at just that: it learns to tell encoded z from N(0, I), and the
 encoder learns to deceive it. Run it as a script, or cell by cell in an editor that knows `# %%`:
 
-    python demos/adversarial.py                  10,000 images, 5 epochs: about a minute on two cores
+    python demos/adversarial.py                  10,000 images, 5 epochs: less than a minute on two cores
     python demos/adversarial.py --full           50,000 images, 20 epochs, and a classifier's opinion of the pictures
 """
 
@@ -37,12 +37,12 @@ held_x, held_y, names = data.held_out.x[:few], data.held_out.y[:few], data.names
 # %% The models
 # The weight is what the adversary's opinion counts with the encoder. With weight 0 it only watches: encoder and
 # decoder come out as if there were none, bit for bit. `pathways` has 16 dimensions of z where `adversarial` has 2, and
-# with beta = 15 it collapses. No cure is to be expected there: a collapsed posterior is the prior, and deceives the
+# with beta = 25 it collapses. No cure is to be expected there: a collapsed posterior is the prior, and deceives the
 # discriminator perfectly.
 PAIRS = {
     "latent of 2 dimensions": ("adversarial", {}),
     "latent of 16": ("pathways", {"discriminator_widths": (64, 64)}),
-    "latent of 16, beta 15": ("pathways", {"discriminator_widths": (64, 64), "beta": 15}),
+    "latent of 16, beta 25": ("pathways", {"discriminator_widths": (64, 64), "beta": 25}),
 }
 WEIGHTS = {"without": 0.0, "with": 10.0}
 
@@ -145,6 +145,9 @@ for axes_of_side, side in zip(figure.subplots(2, len(names), sharex=True, sharey
         axes.set_title(f"{name}: {inside:.0%} inside", fontsize=9)
         axes.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=[], yticks=[])
     axes_of_side[0].set_ylabel(f"{side} adversary", fontsize=9)
-figure.suptitle("Encoded latents of each class, and the circle that holds 95% of the prior", fontsize=11)
+figure.suptitle(
+    "Encoded latents of each class, z[0] to the right and z[1] upwards, and the circle that holds 95% of the prior",
+    fontsize=11,
+)
 figure.savefig(args.out / "latents.png")
 print(f"The picture is {args.out}/latents.png")

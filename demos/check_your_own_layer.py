@@ -2,7 +2,7 @@
 
 Run it as a script, or cell by cell in an editor that knows `# %%`:
 
-    python demos/check_your_own_layer.py --out runs/check_your_own_layer
+    python demos/check_your_own_layer.py          # seconds; nothing is trained
 """
 
 # %% The layer: LayerNorm, with scale and shift
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from minicvae.cli.demo import parsed
 from minicvae.gradcheck import assert_gradients, check_gradients
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path("runs/check_your_own_layer"), help="folder for the pictures")
-out = parser.parse_known_args()[0].out  # a notebook has arguments of its own
-out.mkdir(parents=True, exist_ok=True)
+folder = Path("runs/demos/check_your_own_layer")
+parser.add_argument("--out", type=Path, default=folder, help="folder for the pictures")
+parser.add_argument("--full", action="store_true", help="the same: there is no longer protocol")
+out = parsed(parser).out
 
 
 def layer_norm(x, gain, bias):
@@ -43,7 +45,7 @@ x, gain, bias = rng.normal(size=(8, 12)), rng.uniform(0.5, 2, 12), rng.normal(si
 report = check_gradients(layer_norm, (x, gain, bias), title="layer_norm")
 print(report, "\n")
 
-# %% The picture: analytic less numeric, a square for each element of dx
+# %% The picture: analytic less numeric, a field for each element of dx; the small square is in the worst one
 # gain and bias pass, x does not. Every row of the picture is a stripe, and the sentence below the table says the same:
 # the error does not change along axis 1, so a term that is averaged over the features is missing: the path through
 # the mean.

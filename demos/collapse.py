@@ -1,6 +1,6 @@
 """Posterior collapse, shown and cured: the same model with a beta far too high, and five things that might help.
 
-python demos/collapse.py          # a minute or two
+python demos/collapse.py          # less than a minute
 python demos/collapse.py --full   # 50 epochs on all images
 """
 

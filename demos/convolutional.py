@@ -1,7 +1,7 @@
 """Convolutions against dense layers, on the same few images for as many epochs: which learns more from them?
 
-python demos/convolutional.py          # two minutes
-python demos/convolutional.py --full   # 10 epochs on all images; long on a CPU
+python demos/convolutional.py          # a minute or two
+python demos/convolutional.py --full   # 10 epochs on all images: half an hour of one core
 """
 
 # %% The presets `mlp`, `conv` (max pooling and upsampling), `conv-strided` (strides in their place), `conv-planes` (the

@@ -11,6 +11,7 @@ import minicvae as mc
 from minicvae import plots
 from minicvae.cli.data import prepare
 from minicvae.cli.demo import demo_options
+from minicvae.tables import table
 
 options = demo_options(__doc__, "latent_space", epochs=4, full_epochs=20)
 data = prepare(options.data, limit=options.limit)
@@ -27,11 +28,13 @@ plots.save(plots.posterior_means(model, test.x, test.y, names=names), out / "pos
 FIVE = 5
 plots.save(plots.posterior_means(model, test.x, test.y, FIVE, names=names), out / "one_class.png")
 mean, log_var = model.encode(test.x, test.y)
-print("class     z1: mean, deviation  z2: mean, deviation  (of z ~ q(z|x,c); the prior's are 0 and 1)")
+rows = []
 for k, name in enumerate(names):
     centre, spread = mean[test.y == k].mean(axis=0), mean[test.y == k].var(axis=0)
     deviation = np.sqrt(spread + np.exp(log_var[test.y == k]).mean(axis=0))
-    print(f"{name:12} {centre[0]:6.2f} {deviation[0]:6.2f}        {centre[1]:6.2f} {deviation[1]:6.2f}")
+    rows.append([name, *(f"{v:.2f}" for pair in zip(centre, deviation, strict=True) for v in pair)])
+print(table(["class", "z[0]: mean", "deviation", "z[1]: mean", "deviation"], rows, "<>>>>"))
+print("of z ~ q(z|x,c); the prior's are 0 and 1")
 
 # %% The whole plane, decoded as a five, and draw a five: z ~ N(0, I)
 plots.save(plots.manifold(model, FIVE, names=names), out / "manifold.png")

@@ -2,7 +2,7 @@
 
 Run it as a script, or cell by cell in an editor that knows `# %%`:
 
-    python demos/quadrants.py                  # a short run, two minutes
+    python demos/quadrants.py                  # a short run, a minute or two
     python demos/quadrants.py --full           # the whole protocol, an hour on two cores
 """
 

@@ -9,14 +9,18 @@ import numpy as np
 
 from minicvae.checks import not_negative, whole
 from minicvae.kernels import Array
+from minicvae.models.adversarial import GameLosses
 
 if TYPE_CHECKING:
-    from minicvae.models.adversarial import GameLosses
     from minicvae.models.base import Trainable
     from minicvae.objectives import Losses
     from minicvae.training import History, Plan
 
 __all__ = ["Callback", "EarlyStopping", "ProgressBar", "as_sum"]
+
+# What a history may hold: the losses of any model, those of the validation, and what the training was at.
+LOSSES = GameLosses._fields
+MONITORED = (*LOSSES, *(f"val_{name}" for name in LOSSES), "learning_rate", "beta", "seconds")
 
 
 class Callback:
@@ -50,6 +54,8 @@ class EarlyStopping(Callback):
     """Stop when `monitor` has not fallen by more than `min_delta` for `patience` epochs; keep the best weights.
 
     monitor: a name in the history, by default the validation loss in nats.
+
+    Raises ValueError for a patience below 1, a negative min_delta, or a name that no history has.
     """
 
     def __init__(self, patience: int = 3, *, monitor: str = "val_loss", min_delta: float = 0.0) -> None:
@@ -57,6 +63,8 @@ class EarlyStopping(Callback):
         not_negative(min_delta=min_delta)
         if not isinstance(monitor, str):
             raise TypeError(f"monitor: expected a name in the history, got {monitor!r}")
+        if monitor not in MONITORED:
+            raise ValueError(f"monitor: expected one of {', '.join(MONITORED)}, got {monitor!r}")
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta
 
     def on_train_begin(self, model: Trainable, plan: Plan) -> None:
@@ -156,7 +164,7 @@ def as_sum(loss: float, reconstruction: float, kl: float, **apart: float) -> str
     """
     cost = loss - reconstruction
     paid = f"KL {kl:.2f}" if abs(cost - kl) < 0.005 else f"{cost:.2f} (KL {kl:.2f})"
-    return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}"
+    return f"loss {loss:.2f} = {reconstruction:.2f} + {paid}".replace("+ -", "- ")  # below 0: importance weights
 
 
 def active(callbacks: tuple[Any, ...], verbose: int) -> list[Callback]:

@@ -200,12 +200,12 @@ class Diagnosis:
     def _sameness(self) -> str:
         if self.spread is None:
             return ""
-        share = self.spread.found / self.spread.reference
-        if not share < 0.5:
+        generated, real = self.spread
+        if not generated < 0.5 * real:
             return ""
         return (
-            f"The generated images of a class are much alike: they lie {share:.0%} as far apart as real ones, which is "
-            "what mode collapse looks like."
+            f"The generated images of a class are much alike: they lie {generated / real:.0%} as far apart as real "
+            "ones, which is what mode collapse looks like."
         )
 
     def _copying(self) -> str:

@@ -39,6 +39,12 @@ class Model(Trainable):
         """{"loss", "reconstruction", "kl", ...} in nats per example; see `minicvae.evaluate`."""
         return evaluate(self, x, c, seed=seed)
 
+    def summary(self) -> str:
+        """Print the table of layers, output shapes and parameter counts; return it too."""
+        table = summary.summary(self)
+        print(table)
+        return table
+
     @property
     def config(self) -> dict[str, Any]:
         """All that is needed to build the model anew, as JSON data."""
@@ -109,12 +115,6 @@ class CVAE(Model, ConditionalVAE):
     def log_likelihood(self, x: Any, c: Any, samples: int = 5000, *, seed: int = 0) -> np.ndarray:
         """log p(x|c) of each example by importance sampling, (n,) nats; see `minicvae.evaluate.log_likelihood`."""
         return log_likelihood(self, x, c, samples, seed=seed)
-
-    def summary(self) -> str:
-        """Print the table of layers, output shapes and parameter counts; return it too."""
-        table = summary.summary(self)
-        print(table)
-        return table
 
     @property
     def config(self) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 
 from minicvae.layers import Layer, trace
-from minicvae.models.cvae import ConditionalVAE
+from minicvae.models.base import Trainable
 from minicvae.parameters import Parameter
 from minicvae.tables import table
 
 __all__ = ["summary"]
 
 
-def summary(model: ConditionalVAE) -> str:
+def summary(model: Trainable) -> str:
     """Layers with weights (and those that change shape), their output shapes and parameter counts, as text."""
     with trace(*model.networks) as record:
         for name, network in model.networks:
@@ -30,9 +30,7 @@ def summary(model: ConditionalVAE) -> str:
     lines = [
         table(["layer", "type", "output", "parameters"], rows, "<<<>"),
         "",
-        f"{'condition':<{wide}} {model.condition}",
-        f"{'likelihood':<{wide}} {model.likelihood}",
-        f"{'objective':<{wide}} {model.objective}",
+        *(f"{name:<{wide}} {said}" for name, said in model.facts.items()),
         *(f"{name:<{wide}} {count:,} parameters" for name, count in totals.items()),
         f"{'total':<{wide}} {model.parameters.size:,} parameters, {model.dtype}, device {model.device}",
     ]

@@ -139,6 +139,7 @@ def test_the_bar_is_the_last_of_the_callbacks_and_only_where_it_is_wanted():
         ({"patience": 2.5}, "patience: expected a whole number"),
         ({"min_delta": math.nan}, "min_delta: expected a number"),
         ({"monitor": None}, "monitor: expected a name"),
+        ({"monitor": "val_los"}, r"^monitor: expected one of loss, .*val_loss, .*, got 'val_los'$"),
     ],
 )
 def test_early_stopping_refuses_what_it_cannot_use(settings, message):
@@ -206,6 +207,10 @@ def test_a_loss_is_the_sum_that_it_is():
     assert as_sum(3.5, 3.0, 0.5) == as_sum(3.504, 3.0, 0.5) == "loss 3.50 = 3.00 + KL 0.50"
     assert as_sum(3.25, 3.0, 0.5) == "loss 3.25 = 3.00 + 0.25 (KL 0.50)"
     assert as_sum(3.75, 3.0, 0.5, fooling=0.7) == "loss 3.75 = 3.00 + 0.75 (KL 0.50)"
+
+
+def test_a_bound_that_lies_below_the_reconstruction_is_a_difference():
+    assert as_sum(2.25, 3.0, 0.5) == "loss 2.25 = 3.00 - 0.75 (KL 0.50)"
 
 
 def test_the_bar_takes_what_its_numbers_leave_of_the_line(bar):

@@ -355,3 +355,8 @@ def test_where_no_class_has_two_images_nothing_is_said_of_their_distances():
     assert found.spread is None
     assert "distance within a class" not in str(found)
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_images_of_a_class_that_are_all_equal_have_nothing_to_be_compared_with():
+    assert known(spread=Pair(1.0, 0.0)).words() == known().words()
+    assert known(spread=Pair(0.0, 0.0)).words() == known().words()

@@ -45,6 +45,24 @@ def test_the_rows_add_up_to_the_totals(preset):
         assert str(said) in text
 
 
+@pytest.mark.parametrize("view", [False, True])
+def test_models_of_hidden_pixels_have_a_table_too(view, capsys):
+    baseline = mc.BaselineNet.build([5], image_shape=(3, 4))
+    model = mc.ImageCVAE.build(baseline, [6], latent_dim=2, view=view, alpha=0.5)
+    assert list(rows(baseline.summary())) == ["baseline.0", "baseline.1"]
+    text = model.summary()
+    assert capsys.readouterr().out.endswith(f"{text}\n")
+    found = rows(text)
+    assert list(found) == [f"{network}.{i}" for network in ("recognition", "prior", "generation") for i in range(2)]
+    assert f"Dense({2 + 12 * view}, 6, relu)" in found["generation.0"]
+    assert "(n, 12)" in found["generation.1"]
+    assert sum(int(line.split()[-1]) for line in found.values()) == model.parameters.size
+    assert f"baseline    {12 * 5 + 5 + 5 * 12 + 12} parameters more" in text
+    assert f"total       {model.parameters.size} parameters" in text
+    assert "alpha 0.5" in text
+    assert ("sees too" in text) == view
+
+
 def test_layers_without_weights_that_change_the_shape_are_shown():
     encoder = Chain([Dense(4 + 2, 4), Reshape((2, 2)), Flatten()])
     model = mc.CVAE(encoder, Dense(2 + 2, 4), Classes(2), latent_dim=2, image_shape=(2, 2))

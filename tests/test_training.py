@@ -346,6 +346,14 @@ def test_early_stopping_that_cannot_see_its_number_is_refused_before_anything_is
     np.testing.assert_array_equal(weights(model), before)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"discriminator_widths": (4,)}])
+def test_early_stopping_takes_every_name_that_a_history_has(overrides):
+    history = run(small(**overrides), epochs=1, validation_data=digits(8)).history
+    assert {"loss", "val_kl", "beta"} < set(history)
+    for name in history:
+        assert EarlyStopping(monitor=name).monitor == name
+
+
 def test_the_progress_bar_prints_a_line_for_every_epoch(capsys):
     run(small(), epochs=2, verbose=1, validation_data=digits(5))
     lines = capsys.readouterr().out.strip().split("\n")

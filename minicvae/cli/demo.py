@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minicvae.cli.parser import at_least
 
-__all__ = ["demo_options"]
+__all__ = ["demo_options", "parsed"]
 
 
 def demo_options(
@@ -24,8 +24,7 @@ def demo_options(
     """out, data, epochs, limit and full, from the command line; `out` is made where it is missing.
 
     epochs, limit: of the short run; limit is None for all training images. full_epochs: of `--full`, which trains on
-    all images. arguments: adds what the demo takes beside these. What is not known is refused, but in a notebook,
-    which has arguments of its own.
+    all images. arguments: adds what the demo takes beside these.
     """
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demos") / name, help="folder for the pictures")
@@ -36,10 +35,19 @@ def demo_options(
         "--limit", type=at_least(1), help=f"train on the first N images only (default: {limit or 'all'})", metavar="N"
     )
     arguments(parser)
+    options = parsed(parser)
+    options.epochs = options.epochs or (full_epochs if options.full else epochs)
+    options.limit = options.limit or (None if options.full else limit)
+    return options
+
+
+def parsed(parser: ArgumentParser) -> Namespace:
+    """The options of a demo; its folder `out` is made where it is missing.
+
+    What is not known is refused, but in a notebook, which has arguments of its own.
+    """
     options, unknown = parser.parse_known_args()
     if unknown and "ipykernel" not in sys.modules:
         parser.error(f"unrecognised arguments: {' '.join(unknown)}")
-    options.epochs = options.epochs or (full_epochs if options.full else epochs)
-    options.limit = options.limit or (None if options.full else limit)
     options.out.mkdir(parents=True, exist_ok=True)
     return options

@@ -66,6 +66,7 @@ NOISE_POINTS = np.arange(1, 17) ** 1.5  # unevenly spaced, lest they fall in ste
 NOISE_SPACINGS = (2.0**-36, 2.0**-30, 2.0**-24, 2.0**-18, 2.0**-12, 2.0**-10)
 ALTERNATIONS = 6  # changes of sign that noise has among 12 neighbouring differences at least; a bend has none, a kink 4
 WIDE = 2.0**-12  # spacing: what moves over such distances and still shows no noise has none
+GROWTH = 8  # how much further apart the points are that tell kinks, which show more there, from noise
 FOURTH_LARGEST = 1.08  # of the 13 third differences of numbers from N(0, 1) at these points: the median
 LASTING = 3  # steps, the smallest, that have to show a kink at 0, a jump that does not fall with them
 SAFETY = 8  # standard deviations of noise that the bound allows for
@@ -98,20 +99,21 @@ def rounding_noise(lines: Sequence[Line], base: np.ndarray) -> np.ndarray:
     them spoils three of the 13 differences, so the fourth largest is taken. Of the spacings each output has the first
     that shows any noise: what is computed in float32, or is small beside the numbers that it comes from, stands still
     at the finer ones. So does a term in float32 beside one in float64, which shows noise of its own: far more, shown by
-    a spacing below `WIDE`, is taken instead. What stands still all along a line, but for a jump or two, is measured on
-    the next, which reaches further. There, and where it is to be taken instead, a bend counts for noise unless the
-    differences have to alternate.
+    a spacing below `WIDE`, is taken instead, unless points further apart show more again. Noise has one size; where
+    thousands of kinks lie close together, what they show grows with the distance. What stands still all along a line,
+    but for a jump or two, is measured on the next, which reaches further. There, and where it is to be taken instead, a
+    bend counts for noise unless the differences have to alternate.
     """
     contrasts = _third_differences(NOISE_POINTS)
     noise = np.full(base.shape, np.nan)
     for line, spacing in product(lines, NOISE_SPACINGS):
         if not np.isnan(noise).any() and (spacing >= WIDE or line is not lines[0]):
             break
-        points = np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
+        points = _along(line, spacing, base)
         with np.errstate(all="ignore"):
             change = points - points[0]
             differences = contrasts @ change
-            measured = np.sort(np.abs(differences), axis=0)[-4] / FOURTH_LARGEST
+            measured = _loudness(differences)
             shows = measured > 8 * EPS * np.abs(change).max(axis=0)
             alternates = np.count_nonzero(differences[1:] * differences[:-1] < 0, axis=0) >= ALTERNATIONS
             moves = np.count_nonzero(np.diff(points, axis=0), axis=0) >= 4
@@ -119,7 +121,11 @@ def rounding_noise(lines: Sequence[Line], base: np.ndarray) -> np.ndarray:
             if line is lines[0]:
                 alternates |= unknown
             louder = unknown | (measured > SAFETY * noise) if spacing < WIDE else unknown
-        np.copyto(noise, measured, where=shows & alternates & louder)
+            heard = shows & alternates & louder
+            if (instead := heard & ~unknown).any():
+                further = _along(line, GROWTH * spacing, base)
+                heard &= ~(instead & (_loudness(contrasts @ (further - further[0])) >= GROWTH / 2 * measured))
+        np.copyto(noise, measured, where=heard)
         if spacing >= WIDE:
             np.copyto(noise, 0, where=moves & np.isnan(noise))
     return np.fmax(noise, EPS / 2 * np.abs(base))
@@ -219,6 +225,16 @@ def _third_differences(t: np.ndarray) -> np.ndarray:
         weights = 1 / gaps.prod(axis=1)
         rows[i, i : i + 4] = weights / np.linalg.norm(weights)
     return rows
+
+
+def _along(line: Line, spacing: float, base: np.ndarray) -> np.ndarray:
+    """F at the points where noise is measured, (16, m)."""
+    return np.stack([_at(line, t * spacing, base)[1] for t in NOISE_POINTS])
+
+
+def _loudness(differences: np.ndarray) -> np.ndarray:
+    """The standard deviation of noise with these third differences, (13, m) -> (m,)."""
+    return np.sort(np.abs(differences), axis=0)[-4] / FOURTH_LARGEST
 
 
 def _at(line: Line, t: float, base: np.ndarray) -> tuple[float, np.ndarray]:

@@ -39,8 +39,8 @@ def _as_floats(losses: Losses | GameLosses) -> dict[str, float]:
 class Trainable:
     """Networks with all their weights in one buffer, and what a batch of images x under conditions c costs.
 
-    A subclass sets its networks and then calls this `__init__`; it has `networks`, `check_data`, `loss_and_backward`
-    and `_check_widths`. latent_dim: the dimensions of z, 0 for a model without.
+    A subclass sets its networks and then calls this `__init__`; it has `networks`, `example`, `check_data`,
+    `loss_and_backward` and `_check_widths`. latent_dim: the dimensions of z, 0 for a model without.
 
     Raises ValueError for an unknown dtype or device, sizes below 1, or layers of another model; TypeError for another
     thing where an objective is expected; RuntimeError if the device is not there.
@@ -77,6 +77,15 @@ class Trainable:
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks by name, in the order in which they run."""
         raise NotImplementedError
+
+    def example(self, network: str) -> tuple[Part, ...]:
+        """What a network takes, for one example."""
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a summary says of the model beside its layers, by name."""
+        return {}
 
     def check_data(self, x: Any, c: Any, x_name: str = "x", c_name: str = "c") -> tuple[np.ndarray, tuple[Part, ...]]:
         """x as a flat view (n, d), still uint8 if it was, and c as parts; or an error that names the argument."""

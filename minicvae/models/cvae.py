@@ -91,6 +91,11 @@ class ConditionalVAE(Trainable):
         return {name: widths[name] for name, _ in self.networks}
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What a summary says of the model beside its layers, by name."""
+        return {"condition": self.condition, "likelihood": self.likelihood, "objective": self.objective}
+
+    @property
     def goals(self) -> dict[str, dict[str, float]]:
         """For each network, the losses that its parameters descend, with their weights."""
         if not self.adversary:

@@ -126,8 +126,11 @@ class Baseline(Completing):
 
     def _check_widths(self) -> None:
         """Refuse a network that does not take its input, or gives another width."""
-        zeros = self.kernels.xp.zeros((1, self.data_dim), self.dtype)
-        self._check_width("baseline", (zeros,), self.data_dim, f"{self.data_dim} columns")
+        self._check_width("baseline", self.example("baseline"), self.data_dim, f"{self.data_dim} columns")
+
+    def example(self, network: str) -> tuple[Part, ...]:
+        """What the network takes, for one example: zeros."""
+        return (self.kernels.xp.zeros((1, self.data_dim), self.dtype),)
 
 
 class ImageConditionedVAE(Completing):
@@ -172,6 +175,16 @@ class ImageConditionedVAE(Completing):
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks that are trained, by name."""
         return [("recognition", self.recognition), ("prior", self.prior), ("generation", self.generation)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a summary says of the model beside its layers, by name."""
+        return {
+            "condition": "the visible pixels" + ", which the generation network sees too" * self.view,
+            "likelihood": "Bernoulli of the hidden pixels",
+            "objective": f"{self.objective}, alpha {self.alpha:g}",
+            "baseline": f"{self.baseline.parameters.size:,} parameters more, which are not trained here",
+        }
 
     def loss_and_backward(
         self, x: Array, c: tuple[Part, ...], eps: Array, beta: float | None = None
@@ -322,8 +335,14 @@ class ImageConditionedVAE(Completing):
     def _check_widths(self) -> None:
         """Refuse networks that do not take their inputs, or give another width."""
         d, l = self.data_dim, self.latent_dim
-        v, z = (self.kernels.xp.zeros((1, width), self.dtype) for width in (d, l))
         for name in ("recognition", "prior"):
-            self._check_width(name, (v,), 2 * l, f"{d} columns")
-        inputs, expected = ((z, v), f"({l}, {d}) columns") if self.view else ((z,), f"{l} columns")
-        self._check_width("generation", inputs, d, expected)
+            self._check_width(name, self.example(name), 2 * l, f"{d} columns")
+        expected = f"({l}, {d}) columns" if self.view else f"{l} columns"
+        self._check_width("generation", self.example("generation"), d, expected)
+
+    def example(self, network: str) -> tuple[Part, ...]:
+        """What a network takes, for one example: zeros."""
+        v, z = (self.kernels.xp.zeros((1, width), self.dtype) for width in (self.data_dim, self.latent_dim))
+        if network != "generation":
+            return (v,)
+        return (z, v) if self.view else (z,)

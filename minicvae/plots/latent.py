@@ -58,7 +58,7 @@ def posterior_means(model: ConditionalVAE, x: Any, c: Any, label: Any = None, *,
 
 
 def manifold(model: ConditionalVAE, label: Any = None, *, size: int = 20, names: Any = None) -> Figure:
-    """The plane of the latent, decoded under one label: z1 to the right, z2 upwards.
+    """The plane of the latent, decoded under one label: z[0] to the right, z[1] upwards.
 
     size x size latents at the quantiles (i + ½)/size of N(0, 1) in both directions, so that every tile stands for the
     same share of the prior. Kingma and Welling 2014, figure 4.
@@ -67,15 +67,15 @@ def manifold(model: ConditionalVAE, label: Any = None, *, size: int = 20, names:
     asked, label = variables(model.condition, names), check_label(model, label)
     check_positive(size, "size")
     quantiles = [NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)]
-    z = np.array([(z1, z2) for z2 in reversed(quantiles) for z1 in quantiles])
+    z = np.array([(right, up) for up in reversed(quantiles) for right in quantiles])
     labels = [signed(quantile) for quantile in quantiles]
     panel = Panel(
         model.decode(z, repeat(label, len(z))),
         size,
         column_labels=labels,
         row_labels=labels[::-1],
-        column_title="$z_1$",
-        row_title="$z_2$",
+        column_title="z[0]",
+        row_title="z[1]",
         below=True,
     )
     return sheet(f"The latent plane under one {matter(asked)}: {called(asked, label)}", [panel])
@@ -104,8 +104,8 @@ def _plane(axes: Axes, means: np.ndarray) -> None:
     """Axes of equal scale that show all means and the prior's three standard deviations."""
     limit = max(SIGMAS[-1] + 0.4, 1.05 * np.abs(means).max())
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axes.set_xlabel("$z_1$", fontsize=TEXT)
-    axes.set_ylabel("$z_2$", fontsize=TEXT)
+    axes.set_xlabel("z[0]", fontsize=TEXT)
+    axes.set_ylabel("z[1]", fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -58,9 +58,18 @@ def run(name, cache, *words):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_demo_runs_without_a_warning_and_leaves_its_files(name, tmp_path):
-    done = run(name, tmp_path / "cache", "--epochs", "1", "--limit", "300", "--out", tmp_path / "made")
+    small = () if name == "check_your_own_layer" else ("--epochs", "1", "--limit", "300")
+    done = run(name, tmp_path / "cache", *small, "--out", tmp_path / "made")
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(PICTURES[name])
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_demo_knows_its_full_protocol_and_refuses_what_it_does_not_know(name, tmp_path):
+    done = run(name, tmp_path, "--out", tmp_path / "made", "--full", "--epcohs", "3")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: unrecognised arguments: --epcohs 3\n")
+    assert not (tmp_path / "made").exists()
 
 
 def test_every_demo_is_tested():

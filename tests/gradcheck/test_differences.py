@@ -271,6 +271,29 @@ def test_a_sum_is_as_noisy_as_its_term_in_float32_that_moves_later_than_the_othe
     assert np.all(noise < 1e-6)
 
 
+@given(seed=st.integers(0, 2**32), close=st.integers(50, 400))
+def test_kinks_that_lie_close_together_are_not_taken_for_noise(seed, close):
+    """Of 50 outputs, each with so many kinks among the points of 2^-18, as a sum of thousands of relus has."""
+    rng = np.random.default_rng(seed)
+    kinks = rng.uniform(0, 64 * 2.0**-15, (50, 8 * close))
+    turns = rng.standard_normal(kinks.shape)
+
+    def line(t):
+        return t, 1 + t + (turns * np.maximum(t - kinks, 0)).sum(axis=1)
+
+    assert np.mean(rounding_noise([line], line(0.0)[1]) < 1e-12) > 0.8
+
+
+def test_noise_beside_which_no_point_can_be_further_away_is_believed():
+    x = np.linspace(0.5, 2, 50)
+
+    def line(t):
+        term = (x * (1 + t)).astype(np.float32).astype(float)
+        return t, t + term if t <= 64 * 2.0**-18 else np.full(50, np.nan)
+
+    assert np.mean(rounding_noise([line], line(0.0)[1]) > 1e-9) > 0.9
+
+
 def test_what_is_measured_is_not_measured_again():
     """Four spacings in search of a term in float32, and no wider one nor another line."""
     taken = []

@@ -60,7 +60,11 @@ def test_models_are_compared_a_panel_each_on_one_scale(by_class, deep, x, labels
     assert [axes.get_title().splitlines()[0] for axes in panels] == ["two", "three"]
     assert panels[0].get_ylim() == panels[1].get_ylim()
     for axes, diagnosis in zip(panels, found.values(), strict=True):
-        assert [bar.get_height() for bar in axes.patches] == sorted(diagnosis.kl, reverse=True)
+        order = np.argsort(-diagnosis.kl)
+        assert [bar.get_height() for bar in axes.patches] == diagnosis.kl[order].tolist()
+        assert [segment[0, 1] for segment in axes.collections[0].get_segments()] == diagnosis.information[
+            order
+        ].tolist()
 
 
 def test_nothing_to_compare_is_refused():

@@ -39,7 +39,7 @@ def test_numbers_colour_the_dots_by_value_each_in_a_panel(by_vector, x, vectors)
 def test_the_plane_has_equal_scales_names_and_room_for_every_dot(by_class, x, labels, label):
     (axes,) = plots.posterior_means(by_class, x, labels, label).axes
     assert axes.get_aspect() == 1
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
     low, high = axes.get_xlim()
     assert low == -high
     assert axes.get_ylim() == (low, high)
@@ -89,7 +89,7 @@ def test_a_label_that_no_image_has_is_refused(by_class, x):
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
-def test_the_manifold_decodes_quantiles_of_the_prior_with_z2_upwards(by_class, tile, headings, size):
+def test_the_manifold_decodes_quantiles_of_the_prior_with_its_second_number_upwards(by_class, tile, headings, size):
     figure = plots.manifold(by_class, 2, size=size, names=["a", "b", "c"])
     (axes,) = figure.axes
     quantiles = norm.ppf((np.arange(size) + 0.5) / size)
@@ -99,7 +99,7 @@ def test_the_manifold_decodes_quantiles_of_the_prior_with_z2_upwards(by_class, t
             np.testing.assert_allclose(tile(axes, row, column), by_class.decode(z, [2])[0], atol=1e-6)
     written = [f"{quantile:z.1f}".replace("-", "−") for quantile in quantiles]
     assert headings(axes) == (written, written[::-1])
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
     assert figure.get_suptitle() == "The latent plane under one class: c"
 
 
