@@ -142,7 +142,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.models.quadrants:ImageConditionedVAE._eps: shape = (1, rows.stop - rows.start, self.latent_dim) -> shape = (2, rows.stop - rows.start, self.latent_dim)",
     ),
     "side by side they are as wide in either order": (
-        "minicvae.models.quadrants:ImageConditionedVAE._check_widths: inputs, expected = ((z, v), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns') -> inputs, expected = ((v, z), f'({l}, {d}) columns') if self.view else ((z,), f'{l} columns')",
+        "minicvae.models.quadrants:ImageConditionedVAE.example: return (z, v) if self.view else (z,) -> return (v, z) if self.view else (z,)",
     ),
     "every row is scaled to length one": (
         "minicvae.gradcheck.differences:_third_differences: weights = 1 / gaps.prod(axis=1) -> weights = 2 / gaps.prod(axis=1)",
