@@ -6,7 +6,7 @@ and `cuda/` (CUDA) override what they do faster; whatever they leave out, the re
 | device  | what it is                                     |
 | ------- | ---------------------------------------------- |
 | `numpy` | the reference on NumPy arrays                  |
-| `cpu`   | Numba kernels around BLAS products, shared out to a team of threads (the default) |
+| `cpu`   | Numba kernels, shared out to threads, their products by register tiles (the default) |
 | `cuda`  | CUDA kernels around cuBLAS products, on CuPy arrays on an NVIDIA GPU |
 """
 

@@ -47,7 +47,7 @@ def part(number, parts, length, unit):
 
 @kernel
 def multiply(a, a_row, a_step, b, turned, b_row, terms, c, c_row, bounds, accumulate):
-    """c = a b, or c += a b, within `bounds`: first and last row, first and last column of one strip. All flat.
+    """c = a b, or c += a b, within `bounds`: where the rows begin and end, and the columns of one strip. All flat.
 
     a_ik = a[i a_row + k a_step], k < terms; b_kj = b[k b_row + j], or b[j b_row + k] where it is turned;
     c_ij = c[i c_row + j].
@@ -56,8 +56,11 @@ def multiply(a, a_row, a_step, b, turned, b_row, terms, c, c_row, bounds, accumu
     lanes = VECTOR_BYTES // c.itemsize
     vectors = (j1 - j0) // lanes
     whole = vectors * lanes
-    piece = np.empty((TERMS + lanes) * VECTORS * lanes if turned else 0, c.dtype)
+    piece = np.empty(TERMS * VECTORS * lanes if turned else 0, c.dtype)
     blocks = (terms + TERMS - 1) // TERMS
+    if blocks == 0 and not accumulate:
+        for i in range(i0, i1):
+            c[i * c_row + j0 : i * c_row + j1] = 0
     for block in range(blocks):
         k, end = part(block, blocks, terms, 1)
         more = accumulate or block > 0
@@ -96,7 +99,7 @@ def transpose_piece(b, at, row, columns, depth, piece, width):
 
 @kernel
 def piece_of(number, strips, groups, m, n, lanes):
-    """First and last row, first and last column of a piece of an (m, n) result."""
+    """Where the rows of a piece of an (m, n) result begin and end, and where its columns do."""
     i0, i1 = part(number // strips, groups, m, ROWS)
     j0, j1 = part(number % strips, strips, n, lanes)
     return i0, i1, j0, j1

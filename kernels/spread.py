@@ -4,7 +4,7 @@
 
 The kernel takes numbers 0, 1, 2, ... from the queue, each given out once, and does the piece of its work that a number
 stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed off its
-core: the caller does what nobody takes. Cores of one machine are seldom equally fast either: who is done sooner does
+core, unless it has begun a piece: the caller does what nobody takes. Cores of one machine are seldom equally fast either: who is done sooner does
 more. What a piece computes does not depend on who took it: the same seed gives the same bits.
 
 Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
@@ -13,6 +13,7 @@ and the next caller wakes them. All that is shared lies in `state`, words of 64 
     OPEN     the number of the job that helpers may join, or 0      INSIDE   how many helpers are in it
     CODE     where its code is, for `helping`                       TAKEN    whether somebody is the caller
     FRAME    where its arguments are                                QUEUE    the next piece
+    FAILED   whether a piece could not be done                      JOBS     how many there were: no number comes twice
 
 A helper says that it is inside before it looks once more whether the job is open; a caller closes the job before it
 looks whether anybody is inside. Both in that order, seen so by all: neither can miss the other.
@@ -37,6 +38,7 @@ __all__ = ["Helpers", "alone", "spread", "take"]
 
 LINE = 16  # words from one to the next, two cache lines: processors fetch them in pairs
 OPEN, CODE, FRAME, INSIDE, TAKEN, QUEUE, JOBS = range(0, 7 * LINE, LINE)
+FAILED = QUEUE + 1
 PATIENCE = 8_000  # looks at the state before a helper falls asleep: about 0.2 ms
 MOST = 8  # threads: the work of a step is too small for more
 
@@ -148,13 +150,12 @@ def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> An
         values = within.load(within.bitcast(function.args[0], frame.type))
         compiled = kernel.dispatcher.get_compile_result(signature)
         context.add_linking_libs([compiled.library])
-        context.call_conv.call_function(
-            within,
-            context.declare_function(module, compiled.fndesc),
-            signature.return_type,
-            signature.args,
-            cgutils.unpack_tuple(within, values, len(arguments.types)),
-        )
+        given = cgutils.unpack_tuple(within, values, len(arguments.types))
+        declared = context.declare_function(module, compiled.fndesc)
+        status, _ = context.call_conv.call_function(within, declared, signature.return_type, signature.args, given)
+        with within.if_then(status.is_error):
+            failed = _place(context, within, arguments.types[0], given[0], _WORD(FAILED - QUEUE))
+            within.store_atomic(_WORD(1), failed, "seq_cst", 8)
         within.ret_void()
         for i, value in ((CODE, function), (FRAME, frame)):
             place = _place(context, builder, called_with.args[0], args[0], _WORD(i))
@@ -192,18 +193,23 @@ def _claim_compiled(state):
 
 @njit(**compiler.FLAGS)
 def spread(state, kernel, arguments):
-    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done."""
+    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done.
+
+    What may go wrong in a kernel is that there is no memory left for it: MemoryError.
+    """
     if claim(state):
-        everything = (state[QUEUE : QUEUE + 1], *arguments)
-        describe(state, kernel, everything)
-        state[QUEUE] = 0
+        describe(state, kernel, (state[QUEUE : QUEUE + 1], *arguments))
+        state[QUEUE] = state[FAILED] = 0
         state[JOBS] += 1
         write(state, OPEN, state[JOBS])
-        kernel(*everything)
+        call(state[CODE], state[FRAME])
         write(state, OPEN, 0)
         while read(state, INSIDE) > 0:
             pause()
+        failed = read(state, FAILED) > 0
         write(state, TAKEN, 0)
+        if failed:
+            raise MemoryError("a kernel found no memory to work in")
     else:
         kernel(np.zeros(1, np.int64), *arguments)
 
@@ -258,6 +264,8 @@ class Helpers:
                 return
             self._state, self._asleep = alone(), []
             self._bells = [threading.Semaphore(0) for _ in range(self.size - 1)]
+            if self._bells:
+                helping.compile((types.int64[::1],))  # here, while no thread could be torn by a fork
             for i, bell in enumerate(self._bells):
                 threading.Thread(
                     target=_live, args=(self._state, bell, self._asleep, i), name="minicvae helper", daemon=True

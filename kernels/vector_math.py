@@ -16,6 +16,9 @@ from numba.extending import intrinsic, overload
 
 f32 = np.float32
 
+# Callers let sums be reordered, and would pass that on: log 2 in two parts would become one again.
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+
 
 @intrinsic
 def _float_from_bits(typing_context, bits):
@@ -58,7 +61,7 @@ def exp(x: Any) -> Any:
     return np.exp(x)
 
 
-@overload(exp)
+@overload(exp, jit_options=OPTIONS)
 def _exp_overload(x):
     if x == types.float32:
         return lambda x: _exp32(x)
@@ -86,7 +89,7 @@ def tanh(x: Any) -> Any:
     return np.tanh(x)
 
 
-@overload(tanh)
+@overload(tanh, jit_options=OPTIONS)
 def _tanh_overload(x):
     if x == types.float32:
         return lambda x: _tanh32(x)
@@ -105,7 +108,7 @@ def expm1(x: Any) -> Any:
     return np.expm1(x)
 
 
-@overload(expm1)
+@overload(expm1, jit_options=OPTIONS)
 def _expm1_overload(x):
     if x == types.float32:
         return lambda x: _expm1_32(x)

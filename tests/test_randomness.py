@@ -24,6 +24,12 @@ def test_the_same_key_gives_the_same_numbers(key):
     )
 
 
+@given(key=keys)
+def test_noise_is_what_the_generator_of_its_key_would_draw(key):
+    expected = generator(*key).standard_normal((2, 3))
+    np.testing.assert_array_equal(standard_normal((2, 3), "float64", *key), expected)
+
+
 @given(one=keys, other=keys)
 def test_streams_of_different_keys_do_not_overlap(one, other):
     """Different keys are different permutations; under one key the counters start 2^128 blocks apart."""

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from minicvae.kernels.cpu import Cpu
-from minicvae.kernels.spread import FRAME, INSIDE, MOST, OPEN, TAKEN, Helpers, alone, cores, read, spread, take
+from minicvae.kernels.spread import FRAME, MOST, OPEN, TAKEN, Helpers, alone, cores, read, spread, take
 
 
 @njit(nogil=True)
@@ -50,7 +51,7 @@ def test_every_piece_of_every_job_is_done_once(size, lengths):
         share_marks(helpers.state, seen)
         assert np.all(seen == 1)
         state = helpers.state
-        assert state[OPEN] == state[INSIDE] == state[TAKEN] == 0
+        assert state[OPEN] == state[TAKEN] == 0
 
 
 def met(helpers):
@@ -69,6 +70,34 @@ def test_a_helper_joins_the_caller_awake_or_asleep(nap):
     for _ in range(3):
         assert met(helpers)
         time.sleep(nap)
+
+
+@njit(nogil=True)
+def fail(queue, seen, bad):
+    i = take(queue)
+    while i < len(seen):
+        if i == bad:
+            raise ValueError
+        seen[i] += 1
+        i = take(queue)
+
+
+@njit(nogil=True)
+def share_failure(state, seen, bad):
+    spread(state, fail, (seen, bad))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_kernel_that_fails_is_told_and_leaves_all_as_it_was(size):
+    helpers = Helpers(size)
+    for bad in range(50):
+        with pytest.raises(MemoryError):
+            share_failure(helpers.state, np.zeros(50, np.int64), bad)
+        seen = np.zeros(20, np.int64)
+        share_marks(helpers.state, seen)
+        assert np.all(seen == 1)
+    state = helpers.state
+    assert state[OPEN] == state[TAKEN] == 0
 
 
 def test_without_helpers_the_caller_does_all():
@@ -113,7 +142,11 @@ def test_a_forked_process_has_helpers_of_its_own():
     share_marks(helpers.state, np.zeros(5, np.int64))
     child = os.fork()
     if child == 0:
-        os._exit(0 if met(helpers) else 1)
+        code = 1
+        try:
+            code = 0 if met(helpers) else 1
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -141,16 +174,23 @@ def test_the_cores_are_those_that_the_process_may_use_or_all_where_nobody_can_te
         assert cores() == found
 
 
+@cache
+def alone_or_with_others():
+    return Helpers(1), Helpers(4)
+
+
 @given(n=st.integers(1, 300), d=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_the_bits_do_not_depend_on_how_many_help(n, d, seed):
+    assert met(alone_or_with_others()[1])
     rng, found = np.random.default_rng(seed), []
     x, W, b = (rng.standard_normal(shape, np.float32) for shape in ((n, 90), (90, d), (d,)))
-    for size in (1, 4):
+    moments = [np.abs(rng.standard_normal(40_000, np.float32)) for _ in range(4)]
+    for helpers in alone_or_with_others():
         k = Cpu()
-        k.helpers = Helpers(size)
+        k.helpers = helpers
         y, sinks = k.dense([x], W, b, "tanh"), (np.empty_like(W), np.empty_like(b))
         (dx,) = k.dense_backward(y, [x], y, W, "tanh", *sinks, False, [True])
-        value, grad, m, v = (rng.permuted(np.arange(40_000, dtype=np.float32)) * 0 + i for i in range(4))
+        value, grad, m, v = (a.copy() for a in moments)
         k.adam(value, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
         found.append((y, dx, *sinks, value, m, v))
     for one, other in zip(*found, strict=True):

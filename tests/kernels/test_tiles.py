@@ -23,7 +23,7 @@ def compiled_transpose(a, at, row, b, b_at, b_row):
 @given(
     rows=st.sampled_from([1, ROWS]),
     vectors=st.integers(1, VECTORS),
-    fewer=st.integers(0, 3),
+    fewer=st.integers(0, 15),
     terms=st.integers(1, 20),
     places=st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
     along=st.booleans(),

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from numba import njit
 
+from minicvae.kernels import compiler
 from minicvae.kernels.vector_math import exp, expm1, tanh
 
 
-@njit
+@njit(**compiler.FLAGS)
 def exp_of_each(x):
     y = np.empty_like(x)
     for i in range(len(x)):
@@ -35,7 +36,7 @@ def test_it_is_one_at_zero_infinite_above_and_next_to_nothing_below():
     assert 0 < y[5] < 2e-38
 
 
-@njit
+@njit(**compiler.FLAGS)
 def expm1_of_each(x):
     y = np.empty_like(x)
     for i in range(len(x)):
@@ -62,7 +63,7 @@ def test_without_the_compiler_it_is_numpys():
     assert tanh(0.3) == np.tanh(0.3)
 
 
-@njit
+@njit(**compiler.FLAGS)
 def tanh_of_each(x):
     y = np.empty_like(x)
     for i in range(len(x)):
