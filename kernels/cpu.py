@@ -1,8 +1,8 @@
 """The `cpu` device: loops compiled by Numba that walk each array once, shared out to threads.
 
 Products are made of register tiles, with the passes around them (`compiled_products.py`); these and the other large
-kernels of a dense layer's step are cut into pieces for whoever is free (`spread.py`). Convolutions call BLAS, and share their
-work out by the rows of the examples to a team (`team.py`).
+kernels of a dense layer's step are cut into pieces for whoever is free (`spread.py`). Convolutions call BLAS, and share
+their work out by the rows of the examples to a team (`team.py`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
 The kernel takes numbers 0, 1, 2, ... from the queue, each given out once, and does the piece of its work that a number
 stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed off its
-core, unless it has begun a piece: the caller does what nobody takes. Cores of one machine are seldom equally fast either: who is done sooner does
-more. What a piece computes does not depend on who took it: the same seed gives the same bits.
+core, unless it has begun a piece: the caller does what nobody takes. Cores of one machine are seldom equally fast
+either: who is done sooner does more. What a piece computes does not depend on who took it: the same seed gives the same
+bits.
 
 Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
 and the next caller wakes them. All that is shared lies in `state`, words of 64 bits, each on a cache line of its own:

@@ -71,8 +71,8 @@ def tile(
 ) -> None:
     """c = a b, or c += a b, of `ROWS` rows or one, and of 1 to `VECTORS` vectors of columns.
 
-    a_ik = a[a_at + i a_row + k a_step], k < terms, of which there is at least one; b_kj = b[b_at + k b_row + j]; c_ij = c[c_at + i c_row + j]. columns:
-    how many there are; fewer than fit only in a tile of one vector.
+    a_ik = a[a_at + i a_row + k a_step], k < terms, of which there is at least one; b_kj = b[b_at + k b_row + j];
+    c_ij = c[c_at + i c_row + j]. columns: how many there are; fewer than fit only in a tile of one vector.
     """
     size = a.itemsize
     x = np.lib.stride_tricks.as_strided(a[a_at:], (rows, terms), (a_row * size, a_step * size))
