@@ -20,6 +20,7 @@ from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
+LARGE = 150_000_000  # multiply-adds: from here on BLAS, which packs both factors first, is ahead (README.md)
 PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
@@ -100,12 +101,20 @@ class Cpu(CpuImages):
         """A product for each float part; with the last one, the gathered rows, the bias and the activation."""
         floats, labels = _sorted_parts(parts)
         h = self.empty((len(labels), len(b)), W.dtype)
-        code = compiled.ACTIVATION[activation]
+        code, last = compiled.ACTIVATION[activation], False
         for i, (x, rows) in enumerate(floats):
-            last = i == len(floats) - 1
-            self.run("dense", x, W[rows], h, i > 0, last, W, labels, b, code)
+            if x.shape[1] * h.size > LARGE:
+                if i == 0:
+                    np.matmul(x, W[rows], out=h)
+                else:
+                    h += x @ W[rows]
+                last = False
+            else:
+                last = i == len(floats) - 1
+                self.run("dense", x, W[rows], h, i > 0, last, W, labels, b, code)
         if not floats:
             h[...] = 0
+        if not last:
             compiled.add_rows_activate(h, W, labels, b, code, 0, len(h), 0, len(b))
         return h
 
@@ -140,7 +149,15 @@ class Cpu(CpuImages):
             else:
                 x = np.ascontiguousarray(part)
                 dx = self.empty(x.shape if need else (0, 0), g.dtype)
-                self.run("dense_backward", x, g, W[rows], dW[rows], accumulate, dx, need)
+                if x.size * g.shape[1] > LARGE:
+                    if accumulate:
+                        dW[rows] += x.T @ g
+                    else:
+                        np.matmul(x.T, g, out=dW[rows])
+                    if need:
+                        np.matmul(g, W[rows].T, out=dx)
+                else:
+                    self.run("dense_backward", x, g, W[rows], dW[rows], accumulate, dx, need)
                 dparts.append(dx if need else None)
         return tuple(dparts)
 
