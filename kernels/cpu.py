@@ -39,6 +39,14 @@ def _sorted_parts(parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Arr
     return floats, np.stack(labels, axis=1) if labels else np.empty((len(floats[0][0]), 0), np.int64)
 
 
+def _blas(a: Array, b: Array, c: Array, accumulate: bool) -> None:
+    """c = a b, or c += a b."""
+    if accumulate:
+        c += a @ b
+    else:
+        np.matmul(a, b, out=c)
+
+
 class Cpu(CpuImages):
     """The kernels that are worth more than their NumPy expressions; the reference does the rest.
 
@@ -104,10 +112,7 @@ class Cpu(CpuImages):
         code, last = compiled.ACTIVATION[activation], False
         for i, (x, rows) in enumerate(floats):
             if x.shape[1] * h.size > LARGE:
-                if i == 0:
-                    np.matmul(x, W[rows], out=h)
-                else:
-                    h += x @ W[rows]
+                _blas(x, W[rows], h, i > 0)
                 last = False
             else:
                 last = i == len(floats) - 1
@@ -150,12 +155,9 @@ class Cpu(CpuImages):
                 x = np.ascontiguousarray(part)
                 dx = self.empty(x.shape if need else (0, 0), g.dtype)
                 if x.size * g.shape[1] > LARGE:
-                    if accumulate:
-                        dW[rows] += x.T @ g
-                    else:
-                        np.matmul(x.T, g, out=dW[rows])
+                    _blas(x.T, g, dW[rows], accumulate)
                     if need:
-                        np.matmul(g, W[rows].T, out=dx)
+                        _blas(g, W[rows].T, dx, False)
                 else:
                     self.run("dense_backward", x, g, W[rows], dW[rows], accumulate, dx, need)
                 dparts.append(dx if need else None)
