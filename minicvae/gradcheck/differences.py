@@ -19,7 +19,7 @@ so that large steps, which are hardly noisy, already give all digits (Richardson
     max(c_i,j-1, c_i-1,j-1 / r^2j), c_ij = |T_ij - T_i-1,j|    truncation: what the last step changed (Ridders), but no
                                                                less than theory makes of the change before it
     8 sigma / 2h for each D(h), carried through the scheme     rounding, see below
-    ½ |J_ij|                                                   half the jump of the slope, see below
+    ½ max(|J_ij|, |J_i,j+1|)                                   half the jump of the slope, see below
 
 and the entry with the least bound is the estimate: every line finds its own step and order, by seeing the error fall
 as theory says. Steps get smaller until truncation has sunk below rounding, for then nothing is left to gain. Steps
@@ -32,9 +32,10 @@ steps, is believed, and steps go on well below the distance from 0, where poles 
     G(h) = <u, F(h) - 2 F(0) + F(-h)> / h  =  J + b₁ h + b₂ h³ + ...
 
 is the slope on the right less the slope on the left. The same scheme (odd powers) extrapolates the jump J: zero for a
-smooth F, while at a kink the bound cannot fall below half of it. A kink nearby is outrun by smaller steps; one that
-the smallest still show is at 0. There a backward may take the slope on the right for one output and on the left for
-another: the bound cannot fall below half the sum, over the outputs, of |u| times the jump of each.
+smooth F, while at a kink the bound cannot fall below half of it (two orders are asked, lest a small jump be hidden by
+the truncation error of one). A kink nearby is outrun by smaller steps; one that the smallest still show is at 0.
+There a backward may take the slope on the right for one output and on the left for another: the bound cannot fall
+below half the sum, over the outputs, of |u| times the jump of each.
 
 **The noise** sigma of every output is measured: at 16 points so close together that any smooth F is a parabola through
 them, what third differences show is noise (Hamming 1962; Moré and Wild 2011, Estimating computational noise). So a sum
@@ -166,7 +167,7 @@ def slopes(
             rounding.extend_magnitudes(taken[2])
             for j in range(1, level):
                 truncation = central.error(j)
-                half_jump = np.abs(jump.row[j]) / 2
+                half_jump = np.maximum(np.abs(jump.row[j]), np.abs(jump.row[j + 1])) / 2
                 bound = truncation + rounding.row[j] + half_jump
                 apart = np.abs(central.row[j] - best.slope) > bound + best.bound
                 better = apart | (bound < best.bound)

@@ -91,6 +91,7 @@ def test_a_function_that_refuses_arguments_outside_its_domain_is_not_used_there(
 
 
 @given(x=st.floats(-3, 3), slope=st.floats(-5, 5))
+@example(x=1.5703125, slope=1.976549472487918e-8)  # a jump that the truncation error of one order hides
 def test_at_a_kink_the_bound_is_half_the_jump_of_the_slope(x, slope):
     value, bound, jump, _ = estimate(lambda y: np.sin(y) + slope * abs(y - x), x)
     assert abs(value - np.cos(x)) <= 1e-3  # central differences find the mean of the two slopes...
