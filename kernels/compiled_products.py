@@ -22,6 +22,7 @@ TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first c
 CACHE = 2**18  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
+TILES = 4  # of rows of dW, which make a piece
 
 
 @kernel
@@ -46,40 +47,80 @@ def part(number, parts, length, unit):
 
 
 @kernel
-def multiply(a, a_row, a_step, b, turned, b_row, terms, c, c_row, bounds, accumulate):
-    """c = a b, or c += a b, within `bounds`: where the rows begin and end, and the columns of one strip. All flat.
+def all_kept():
+    """What says to `multiply` that all terms count."""
+    return np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)
 
-    a_ik = a[i a_row + k a_step], k < terms; b_kj = b[k b_row + j], or b[j b_row + k] where it is turned;
-    c_ij = c[i c_row + j].
+
+@kernel
+def blocks_of(terms):
+    """Into how many blocks a sum is cut; block i is `part(i, blocks, terms, 1)`."""
+    return (terms + TERMS - 1) // TERMS
+
+
+@kernel
+def multiply(a, kept, b, turned, c, bounds, accumulate):
+    """c = a b, or c += a b, or with bᵀ where it is turned.
+
+    bounds: where the rows of c begin and end, and the columns of the one strip that are computed. kept: the terms that
+    are not left out (`zeros.py`); all, where nothing stands in it.
     """
-    i0, i1, j0, j1 = bounds
-    lanes = VECTOR_BYTES // c.itemsize
-    vectors = (j1 - j0) // lanes
-    whole = vectors * lanes
-    piece = np.empty(TERMS * VECTORS * lanes if turned else 0, c.dtype)
-    blocks = (terms + TERMS - 1) // TERMS
+    (listed, counts), (i0, i1, j0, j1) = kept, bounds
+    terms, b_row, c_row = a.shape[1], b.shape[1], c.shape[1]
+    flat_a, flat_b, flat_c = a.reshape(a.size), b.reshape(b.size), c.reshape(c.size)
+    flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
+    width = VECTORS * VECTOR_BYTES // c.itemsize
+    piece = np.empty(TERMS * width if turned else 0, c.dtype)
+    blocks = blocks_of(terms)
     if blocks == 0 and not accumulate:
-        for i in range(i0, i1):
-            c[i * c_row + j0 : i * c_row + j1] = 0
+        c[i0:i1, j0:j1] = 0
     for block in range(blocks):
         k, end = part(block, blocks, terms, 1)
-        more = accumulate or block > 0
         if turned:
-            transpose_piece(b, j0 * b_row + k, b_row, j1 - j0, end - k, piece, VECTORS * lanes)
-            strip, at, row = piece, 0, VECTORS * lanes
+            transpose_piece(flat_b, j0 * b_row + k, b_row, j1 - j0, end - k, piece, width)
+            strip, at, row = piece, 0, width
         else:
-            strip, at, row = b, k * b_row + j0, b_row
-        i = i0
+            strip, at, row = flat_b, k * b_row + j0, b_row
+        i, more = i0, accumulate or block > 0
         while i < i1:
             rows = ROWS if i + ROWS <= i1 else 1
-            left, right = i * a_row + k * a_step, i * c_row + j0
-            if vectors:
-                tile(rows, vectors, a, left, a_row, a_step, strip, at, row, end - k, c, right, c_row, whole, more)
-            if whole < j1 - j0:  # what is left of a vector
-                rest = j1 - j0 - whole
-                at_rest = at + whole
-                right += whole
-                tile(rows, 1, a, left, a_row, a_step, strip, at_rest, row, end - k, c, right, c_row, rest, more)
+            first, count = 0, end - k
+            if listed.size:
+                first, count = i // ROWS * terms + k, counts[i // ROWS, block]
+            # fmt: off
+            tile(rows, j1 - j0, flat_a, i * terms + k, terms, 1, strip, at, row,
+                 flat_terms, first, count, flat_c, i * c_row + j0, c_row, more)
+            # fmt: on
+            i += rows
+
+
+@kernel
+def multiply_examples(x, kept, g, dW, i0, i1, accumulate):
+    """dW = xᵀ g, or dW += xᵀ g, rows i0 to i1. kept: as for `multiply`.
+
+    dW is far larger than g, and out of the cache since the last step: it is written row by row, so that the processor
+    sees what comes next, and g is read from the second cache over and over.
+    """
+    (listed, counts), (n, d_in), d_out = kept, x.shape, g.shape[1]
+    flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
+    flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
+    width = VECTORS * VECTOR_BYTES // dW.itemsize
+    blocks = blocks_of(n)
+    if blocks == 0 and not accumulate:
+        dW[i0:i1] = 0
+    for block in range(blocks):
+        k, end = part(block, blocks, n, 1)
+        i, more = i0, accumulate or block > 0
+        while i < i1:
+            rows = ROWS if i + ROWS <= i1 else 1
+            first, count = 0, end - k
+            if listed.size:
+                first, count = i // ROWS * n + k, counts[i // ROWS, block]
+            for j in range(0, d_out, width):
+                # fmt: off
+                tile(rows, min(width, d_out - j), flat_x, k * d_in + i, 1, d_in, flat_g, k * d_out + j, d_out,
+                     flat_terms, first, count, flat_dW, i * d_out + j, d_out, more)
+                # fmt: on
             i += rows
 
 
@@ -106,18 +147,17 @@ def piece_of(number, strips, groups, m, n, lanes):
 
 
 @kernel
-def dense(queue, x, W, h, accumulate, last, gathered, rows, b, activation):
+def dense(queue, x, kept, W, h, accumulate, last, gathered, rows, b, activation):
     """h = x W, or h += x W; after the `last` product of a joined input h = f(h + Σ_p gathered[rows[:, p]] + b).
 
-    x (n, d_in), W (d_in, d_out), h (n, d_out); gathered (·, d_out), rows (n, parts), b (d_out,).
+    x (n, d_in), W (d_in, d_out), h (n, d_out); gathered (·, d_out), rows (n, parts), b (d_out,). kept: of x's rows.
     """
     (n, d_in), d_out, lanes = x.shape, W.shape[1], VECTOR_BYTES // h.itemsize
-    flat_x, flat_W, flat_h = x.reshape(x.size), W.reshape(W.size), h.reshape(h.size)
     strips, groups = cut(n, d_out, d_in, h.itemsize)
     number = take(queue)
     while number < strips * groups:
         bounds = piece_of(number, strips, groups, n, d_out, lanes)
-        multiply(flat_x, d_in, 1, flat_W, False, d_out, d_in, flat_h, d_out, bounds, accumulate)
+        multiply(x, kept, W, False, h, bounds, accumulate)
         if last:
             add_rows_activate(h, gathered, rows, b, activation, *bounds)
         number = take(queue)
@@ -145,23 +185,21 @@ def slopes(queue, dy, y, g, sums, activation):
 
 
 @kernel
-def dense_backward(queue, x, g, W, dW, accumulate, dx, need_dx):
+def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     """dW = xᵀ g, or dW += xᵀ g, and dx = g Wᵀ where it is needed.
 
-    x, dx (n, d_in), g (n, d_out), W, dW (d_in, d_out).
+    x, dx (n, d_in), g (n, d_out), W, dW (d_in, d_out). kept: of x's columns.
     """
-    (n, d_in), d_out, lanes = x.shape, g.shape[1], VECTOR_BYTES // g.itemsize
-    flat_x, flat_g, flat_W, flat_dW = x.reshape(x.size), g.reshape(g.size), W.reshape(W.size), dW.reshape(dW.size)
-    flat_dx = dx.reshape(dx.size)
-    strips, groups = cut(d_in, d_out, n, g.itemsize)
-    dx_strips, dx_groups = cut(n, d_in, d_out, g.itemsize)
-    first = dx_strips * dx_groups if need_dx else 0
+    (n, d_in), lanes = x.shape, VECTOR_BYTES // g.itemsize
+    tiles = (d_in + ROWS - 1) // ROWS
+    groups = min(tiles, max(tiles // TILES, PIECES))
+    strips, dx_groups = cut(n, d_in, g.shape[1], g.itemsize)
+    first = strips * dx_groups if need_dx else 0
     number = take(queue)
-    while number < first + strips * groups:
+    while number < first + groups:
         if number < first:
-            bounds = piece_of(number, dx_strips, dx_groups, n, d_in, lanes)
-            multiply(flat_g, d_out, 1, flat_W, True, d_out, d_out, flat_dx, d_in, bounds, False)
+            bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
+            multiply(g, all_kept(), W, True, dx, bounds, False)
         else:
-            bounds = piece_of(number - first, strips, groups, d_in, d_out, lanes)
-            multiply(flat_x, 1, d_in, flat_g, False, d_out, n, flat_dW, d_out, bounds, accumulate)
+            multiply_examples(x, kept, g, dW, *part(number - first, groups, d_in, ROWS), accumulate)
         number = take(queue)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minicvae.kernels import compiled, shared
+from minicvae.kernels import compiled, shared, zeros
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
@@ -111,7 +111,7 @@ class Cpu(CpuImages):
         h = self.empty((len(labels), len(b)), W.dtype)
         code, last = compiled.ACTIVATION[activation], False
         for i, (x, rows) in enumerate(floats):
-            if x.shape[1] * h.size > LARGE:
+            if x.shape[1] * h.size > LARGE and not zeros.mostly(x):
                 _blas(x, W[rows], h, i > 0)
                 last = False
             else:
@@ -154,7 +154,7 @@ class Cpu(CpuImages):
             else:
                 x = np.ascontiguousarray(part)
                 dx = self.empty(x.shape if need else (0, 0), g.dtype)
-                if x.size * g.shape[1] > LARGE:
+                if x.size * g.shape[1] > LARGE and not zeros.mostly(x):
                     _blas(x.T, g, dW[rows], accumulate)
                     if need:
                         _blas(g, W[rows].T, dx, False)

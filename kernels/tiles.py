@@ -1,6 +1,6 @@
 """Register tiles: the innermost loop of a matrix product, in a processor's vector registers.
 
-    c_ij (+)= Σ_k a_ik b_kj        a few rows i, a few vectors of columns j, all k
+    c_ij (+)= Σ_k a_ik b_kj        a few rows i, a few vectors of columns j, those k that are listed
 
 A tile of sums stays in registers while the factors stream past it where they lie:
 
@@ -54,7 +54,7 @@ VECTORS = 3  # of a tile's columns
 
 def tile(
     rows: int,
-    vectors: int,
+    columns: int,
     a: np.ndarray,
     a_at: int,
     a_row: int,
@@ -62,23 +62,23 @@ def tile(
     b: np.ndarray,
     b_at: int,
     b_row: int,
-    terms: int,
+    terms: np.ndarray,
+    first: int,
+    count: int,
     c: np.ndarray,
     c_at: int,
     c_row: int,
-    columns: int,
     accumulate: bool,
 ) -> None:
-    """c = a b, or c += a b, of `ROWS` rows or one, and of 1 to `VECTORS` vectors of columns.
+    """c = a b, or c += a b, of `ROWS` rows or one, and of as many columns as `VECTORS` vectors have, or fewer.
 
-    a_ik = a[a_at + i a_row + k a_step], k < terms, of which there is at least one; b_kj = b[b_at + k b_row + j];
-    c_ij = c[c_at + i c_row + j]. columns: how many there are; fewer than fit only in a tile of one vector.
+    a_ik = a[a_at + i a_row + k a_step], b_kj = b[b_at + k b_row + j], c_ij = c[c_at + i c_row + j]; the sum is over the
+    `count` numbers k in `terms`, int32, from `first` on.
     """
-    size = a.itemsize
-    x = np.lib.stride_tricks.as_strided(a[a_at:], (rows, terms), (a_row * size, a_step * size))
-    y = np.lib.stride_tricks.as_strided(b[b_at:], (terms, columns), (b_row * size, size))
-    z = np.lib.stride_tricks.as_strided(c[c_at:], (rows, columns), (c_row * size, size))
-    z[...] = x @ y + (z if accumulate else 0)
+    i, j, k = np.arange(rows)[:, None], np.arange(columns), terms[first : first + count].astype(np.int64)
+    x, y = a[a_at + i * a_row + k * a_step], b[b_at + k[:, None] * b_row + j]
+    z = c_at + i * c_row + j
+    c[z] = x @ y + (c[z] if accumulate else 0)
 
 
 def transpose(a: np.ndarray, at: int, row: int, b: np.ndarray, b_at: int, b_row: int) -> None:
@@ -144,6 +144,13 @@ class _Vectors:
         """The given lanes of u and v, where v's count on from u's."""
         return self.builder.shuffle_vector(u, v, ir.Constant(ir.VectorType(_I32, self.lanes), lanes))
 
+    def either(self, *ways: tuple[Any, Any]) -> Any:
+        """The vector that comes with the block from which this one is reached; ways: (vector, block)."""
+        chosen = self.builder.phi(self.vector)
+        for value, block in ways:
+            chosen.add_incoming(value, block)
+        return chosen
+
     def first_lanes(self, count: Any) -> Any:
         """The mask of the first `count` lanes."""
         numbers = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
@@ -164,14 +171,23 @@ class _Call(_Vectors):
 
 
 def _tile(call: _Call) -> None:
-    """One function for each kind of tile, and a choice among them.
+    """One function for each kind of tile, and a choice among them: for the whole vectors, and for what is left of one.
 
     Of their own, because among other code LLVM runs out of registers and keeps the sums in memory, at half the speed.
     """
     b, args = call.builder, call.args
     place, number, flag = call.scalar.as_pointer(), _I64, ir.IntType(1)
-    kind = ir.FunctionType(ir.VoidType(), [place, number, number, place, number, number, place, number, number, flag])
-    given = call.start(2, 3), *args[4:6], call.start(6, 7), *args[8:10], call.start(10, 11), *args[12:15]
+    left, right, terms, result = [place, number, number], [place, number], [_I32.as_pointer(), number], [place, number]
+    kind = ir.FunctionType(ir.VoidType(), [*left, *right, *terms, *result, number, flag])
+    columns, lanes = args[1], _I64(call.lanes)
+    whole, rest = b.udiv(columns, lanes), b.urem(columns, lanes)
+
+    def at(skipped: Any) -> list[Any]:
+        """The arguments of a tile that leaves out columns on the left."""
+        y, z = (b.gep(call.start(array, array + 1), [skipped]) for array in (6, 12))
+        count = b.sub(columns, skipped)
+        return [call.start(2, 3), *args[4:6], y, args[8], call.start(9, 10), args[11], z, args[14], count, args[15]]
+
     for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)):
         function = cgutils.get_or_insert_function(b.module, kind, f"tile_{rows}_{vectors}_{call.suffix}")
         if function.is_declaration:
@@ -179,47 +195,50 @@ def _tile(call: _Call) -> None:
             function.attributes.add("noinline")
             code = _Vectors(ir.IRBuilder(function.append_basic_block("fresh")), call.scalar, call.bytes)
             _sums(code, rows, vectors, function.args)
-        chosen = b.icmp_signed("==", args[0], _I64(rows)), b.icmp_signed("==", args[1], _I64(vectors))
-        with b.if_then(b.and_(*chosen)):
-            b.call(function, given)
+        of_these_rows = b.icmp_signed("==", args[0], _I64(rows))
+        with b.if_then(b.and_(of_these_rows, b.icmp_signed("==", whole, _I64(vectors)))):
+            b.call(function, at(_I64(0)))
+        if vectors == 1:
+            with b.if_then(b.and_(of_these_rows, b.icmp_signed(">", rest, _I64(0)))):
+                b.call(function, at(b.sub(columns, rest)))
 
 
 def _sums(code: _Vectors, rows: int, vectors: int, args: Sequence[Any]) -> None:
-    """The sums begin at zero or at c; a loop over k, with its rows and vectors written out; then they are stored."""
-    a, a_row, a_step, b, b_row, terms, c, c_row, columns, accumulate = args
-    build = code.builder
+    """The sums begin at zero or at c; a loop over the terms, its rows and vectors written out; then they are stored."""
+    a, a_row, a_step, b, b_row, terms, count, c, c_row, columns, accumulate = args
+    build, tile = code.builder, list(product(range(rows), range(vectors)))
     mask = code.first_lanes(columns) if vectors == 1 else None
     c_rows = code.rows(c, c_row, rows)
+    entry = build.block
+    more, begin, loop, done = (build.append_basic_block(name) for name in ("more", "begin", "loop", "done"))
 
-    fresh = build.block
-    more, loop, done = (build.append_basic_block(name) for name in ("more", "loop", "done"))
-    build.cbranch(accumulate, more, loop)
+    build.cbranch(accumulate, more, begin)
     build.position_at_end(more)
-    before = [[code.load(row, j, mask) for j in range(vectors)] for row in c_rows]
-    build.branch(loop)
+    before = [code.load(c_rows[i], j, mask) for i, j in tile]
+    build.branch(begin)
+
+    build.position_at_end(begin)
+    start = [code.either((code.zero, entry), (sums, more)) for sums in before]
+    build.cbranch(build.icmp_signed(">", count, _I64(0)), loop, done)
 
     build.position_at_end(loop)
-    k, a_k, b_k = (build.phi(kind) for kind in (_I64, a.type, b.type))
-    sums = [[build.phi(code.vector) for _ in range(vectors)] for _ in range(rows)]
+    term = build.phi(_I64)
+    sums = [build.phi(code.vector) for _ in tile]
+    k = build.sext(build.load(build.gep(terms, [term])), _I64)
+    a_k, b_k = build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(k, b_row)])
     b_kj = [code.load(b_k, j, mask) for j in range(vectors)]
-    after = []
-    for place, row in zip(code.rows(a_k, a_row, rows), sums, strict=True):
-        a_ik = code.everywhere(build.load(place))
-        after.append([code.multiply_add(a_ik, b_kj[j], row[j]) for j in range(vectors)])
-
-    k_next = build.add(k, _I64(1))
-    a_next, b_next = build.gep(a_k, [a_step]), build.gep(b_k, [b_row])
-    for value, first, following in ((k, _I64(0), k_next), (a_k, a, a_next), (b_k, b, b_next)):
-        for block, incoming in ((fresh, first), (more, first), (loop, following)):
-            value.add_incoming(incoming, block)
-    for i, j in product(range(rows), range(vectors)):
-        for block, incoming in ((fresh, code.zero), (more, before[i][j]), (loop, after[i][j])):
-            sums[i][j].add_incoming(incoming, block)
-    build.cbranch(build.icmp_signed("<", k_next, terms), loop, done)
+    a_ik = [code.everywhere(build.load(place)) for place in code.rows(a_k, a_row, rows)]
+    after = [code.multiply_add(a_ik[i], b_kj[j], held) for (i, j), held in zip(tile, sums, strict=True)]
+    following = build.add(term, _I64(1))
+    for value, first, last in ((term, _I64(0), following), *zip(sums, start, after, strict=True)):
+        value.add_incoming(first, begin)
+        value.add_incoming(last, loop)
+    build.cbranch(build.icmp_signed("<", following, count), loop, done)
 
     build.position_at_end(done)
-    for i, j in product(range(rows), range(vectors)):
-        code.store(after[i][j], c_rows[i], j, mask)
+    ends = [code.either((first, begin), (last, loop)) for first, last in zip(start, after, strict=True)]
+    for (i, j), value in zip(tile, ends, strict=True):
+        code.store(value, c_rows[i], j, mask)
     build.ret_void()
 
 

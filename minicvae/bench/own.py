@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minicvae import conditions
-from minicvae.bench.protocol import serve
+from minicvae.bench.protocol import serve, training_images
 from minicvae.callbacks import Callback
 from minicvae.model import CVAE, build
 from minicvae.randomness import Purpose, generator
@@ -35,9 +35,7 @@ def tasks(preset: str, batch_size: int, device: str) -> dict[str, Callable[[int]
     """step: N training steps, as `fit` makes them; evaluate and generate: N times all test images, 10,000 new ones."""
     model = build(preset, device=device)
     rng = generator(0, Purpose.SHUFFLE)
-    # As dark as MNIST: four pixels in five are empty.
-    shape = (TRAIN, *model.image_shape)
-    x = rng.integers(1, 256, shape, np.uint8) * (rng.random(shape, np.float32) < 0.2)
+    x = training_images().reshape(TRAIN, *model.image_shape)
     c = conditions.draw(model.condition, TRAIN, rng)
 
     def step(n: int) -> float:

@@ -1,12 +1,22 @@
-"""How a contestant is spoken to: a line "TASK N" comes in, the seconds that N rounds of the task took go out.
+"""What contestants have in common: how they are spoken to, and the images that they train on.
 
-The first line that goes out is "ready", written when everything is loaded, compiled and warm.
+A line "TASK N" comes in, the seconds that N rounds of the task took go out. The first line that goes out is "ready",
+written when everything is loaded, compiled and warm.
 """
 
 import sys
 from collections.abc import Callable, Mapping
 
-__all__ = ["serve"]
+import numpy as np
+
+from minicvae import datasets
+
+__all__ = ["serve", "training_images"]
+
+
+def training_images() -> np.ndarray:
+    """MNIST's, uint8 (60,000, 28, 28)."""
+    return datasets.load("mnist")[0].x
 
 
 def serve(tasks: Mapping[str, Callable[[int], float]]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from minicvae.bench.protocol import serve
+from minicvae.bench.protocol import serve, training_images
 
 PIXELS, CLASSES = 784, 10
 TRAIN, TEST = 60_000, 10_000
@@ -101,7 +101,7 @@ def tasks(preset, batch_size, device, mode):
     adam = torch.optim.Adam(model.parameters(), 1e-3, **({} if mode == "eager" else {"fused": True}))
     compiled = {"compile": {}, "graph": {"mode": "reduce-overhead"}}
     objective = torch.compile(elbo, **compiled[mode]) if mode in compiled else elbo
-    x = torch.rand(TRAIN, PIXELS, device=device) * (torch.rand(TRAIN, PIXELS, device=device) < 0.2)
+    x = torch.from_numpy(training_images().reshape(TRAIN, PIXELS)).to(device) / 255
     c = functional.one_hot(torch.randint(CLASSES, (TRAIN,), device=device), CLASSES).float()
 
     def timed(work):

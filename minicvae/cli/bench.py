@@ -14,6 +14,7 @@ import numpy as np
 from minicvae import __version__, conditions
 from minicvae.bench.machine import Machine, measure
 from minicvae.bench.profile import Kernel, profile, step_operations
+from minicvae.bench.protocol import training_images
 from minicvae.bench.race import MODES, Contestant, own, peers, race
 from minicvae.checkpoint import whole_file
 from minicvae.cli.parser import Parser, at_least, choice, device_option
@@ -87,9 +88,10 @@ def run(args: Namespace) -> int:
 
 
 def _batch(preset: str, batch_size: int, device: str) -> tuple[Any, np.ndarray, Any]:
-    """The model, and random images and conditions for one step."""
+    """The model, and images and random conditions for one step."""
     model, rng = build(preset, device=device), generator(0, Purpose.SHUFFLE)
-    x = rng.integers(0, 256, (batch_size, *model.image_shape), np.uint8)
+    images = training_images()
+    x = images[rng.integers(len(images), size=batch_size)].reshape(batch_size, *model.image_shape)
     return model, x, conditions.draw(model.condition, batch_size, rng)
 
 

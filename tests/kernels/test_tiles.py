@@ -11,8 +11,8 @@ GUARD = 7.0  # around what may be written
 
 
 @njit
-def compiled_tile(rows, vectors, a, a_at, a_row, a_step, b, b_at, b_row, terms, c, c_at, c_row, columns, more):
-    tile(rows, vectors, a, a_at, a_row, a_step, b, b_at, b_row, terms, c, c_at, c_row, columns, more)
+def compiled_tile(*arguments):
+    tile(*arguments)
 
 
 @njit
@@ -22,8 +22,7 @@ def compiled_transpose(a, at, row, b, b_at, b_row):
 
 @given(
     rows=st.sampled_from([1, ROWS]),
-    vectors=st.integers(1, VECTORS),
-    fewer=st.integers(0, 15),
+    filled=st.floats(0, 1),
     terms=st.integers(1, 20),
     places=st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
     along=st.booleans(),
@@ -31,21 +30,21 @@ def compiled_transpose(a, at, row, b, b_at, b_row):
     dtype=st.sampled_from(["float32", "float64"]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_tile_is_the_product_and_nothing_beside_it_changes(
-    rows, vectors, fewer, terms, places, along, more, dtype, seed
-):
+def test_a_tile_is_the_product_and_nothing_beside_it_changes(rows, filled, terms, places, along, more, dtype, seed):
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    columns = lanes * vectors - (min(fewer, lanes - 1) if vectors == 1 else 0)
+    columns = 1 + int(filled * (lanes * VECTORS - 1))
     rng, (a_at, b_at, c_at) = np.random.default_rng(seed), places
     a_row, a_step = (terms + 3, 1) if along else (1, rows + 2)
     a = rng.standard_normal(a_at + (rows + 2) * (terms + 3)).astype(dtype)
     b = rng.standard_normal(b_at + terms * (columns + 5)).astype(dtype)
+    listed = np.sort(rng.permutation(terms)[: rng.integers(0, terms + 1)]).astype(np.int32)
     c = np.full(c_at + rows * (columns + 4), GUARD, dtype)
-    arguments = (a, a_at, a_row, a_step, b, b_at, columns + 5, terms)
+    terms = np.append([1_000_000] * 3, listed).astype(np.int32), 3, len(listed)
+    arguments = (a, a_at, a_row, a_step, b, b_at, columns + 5, *terms)
     expected, found = c.copy(), c.copy()
-    tile(rows, vectors, *arguments, expected, c_at, columns + 4, columns, more)
-    compiled_tile(rows, vectors, *arguments, found, c_at, columns + 4, columns, more)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=20 * terms * np.finfo(dtype).eps)
+    tile(rows, columns, *arguments, expected, c_at, columns + 4, more)
+    compiled_tile(rows, columns, *arguments, found, c_at, columns + 4, more)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=20 * len(b) * np.finfo(dtype).eps)
     beside = np.ones(len(c), bool)
     for i in range(rows):
         beside[c_at + i * (columns + 4) :][:columns] = False

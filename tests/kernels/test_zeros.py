@@ -1,0 +1,75 @@
+"""Terms that are zero: listed as they are, and left out of a product without changing a bit of it."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicvae.kernels import load, shared
+from minicvae.kernels.compiled_products import all_kept, blocks_of, dense, dense_backward, part
+from minicvae.kernels.spread import alone
+from minicvae.kernels.tiles import ROWS
+from minicvae.kernels.zeros import MOSTLY, mostly
+
+SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
+DTYPE = st.sampled_from(["float32", "float64"])
+
+
+def images(rng, n, d, dtype, dark=0.9):
+    """Of which most pixels are zero, often many beside each other."""
+    lit = rng.random((n, d)) > dark
+    lit &= rng.random((n, 1)) < rng.random(d)
+    return (rng.standard_normal((n, d)) * lit).astype(dtype)
+
+
+@given(**SHAPES, dtype=DTYPE, columns=st.booleans(), special=st.sampled_from([1.0, np.nan, -np.inf, 5e-324, -1e-45]))
+def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(n, d, dtype, columns, special, seed):
+    rng = np.random.default_rng(seed)
+    x = images(rng, n, d, dtype)
+    x[rng.integers(n), rng.integers(d)] = special
+    terms, counts = shared.terms_of(alone(), x, columns)
+    if not terms.size:
+        assert np.count_nonzero(x) * (MOSTLY + 1) > x.size
+        return
+    left = x.T if columns else x
+    blocks = [part(i, blocks_of(left.shape[1]), left.shape[1], 1) for i in range(blocks_of(left.shape[1]))]
+    assert len(terms) == -(-len(left) // ROWS)
+    for t, row in enumerate(terms):
+        lit = (left[t * ROWS : (t + 1) * ROWS] != 0).any(axis=0)
+        for (begin, end), count in zip(blocks, counts[t], strict=True):
+            np.testing.assert_array_equal(row[begin : begin + count], np.flatnonzero(lit[begin:end]))
+
+
+@given(n=st.integers(1, 400), d=st.integers(1, 400), share=st.floats(0, 1), seed=SHAPES["seed"])
+def test_a_sample_tells_whether_most_numbers_are_zero(n, d, share, seed):
+    x = (np.random.default_rng(seed).random((n, d)) < share).astype(np.float32)
+    held = np.count_nonzero(x) / x.size
+    if x.size < 200 or abs(held - 1 / MOSTLY) > 0.25:  # all are looked at; eight standard deviations of the sample
+        assert mostly(x) == (held <= 1 / MOSTLY)
+
+
+@given(**SHAPES, d_out=st.integers(1, 100), accumulate=st.booleans(), dtype=DTYPE)
+def test_what_is_left_out_does_not_change_a_bit(n, d, d_out, accumulate, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, W, g = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, d_out), (n, d_out)))
+    labels, found = np.empty((n, 0), np.int64), []
+    for rows, columns in (
+        (all_kept(), all_kept()),
+        (shared.terms_of(alone(), x, False), shared.terms_of(alone(), x, True)),
+    ):
+        h, dW, dx = np.ones_like(g), np.ones_like(W), np.empty_like(x)
+        dense(np.zeros(1, np.int64), x, rows, W, h, accumulate, False, W, labels, W[0], 0)
+        dense_backward(np.zeros(1, np.int64), x, columns, g, W, dW, accumulate, dx, True)
+        found.append((h, dW, dx))
+    for one, other in zip(*found, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@given(**SHAPES, dtype=DTYPE)
+def test_a_layer_on_dark_images_is_right(n, d, dtype, seed):
+    rng, k = np.random.default_rng(seed), load("cpu")
+    x, W, b, dy = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, 50), 50, (n, 50)))
+    dW, db = np.empty_like(W), np.empty_like(b)
+    y = k.dense([x], W, b, "linear")
+    (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
+    for found, expected in ((y, x @ W + b), (dx, dy @ W.T), (dW, x.T @ dy), (db, dy.sum(axis=0))):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2000 * np.finfo(dtype).eps)
