@@ -8,6 +8,7 @@ their work out by the rows of the examples to a team (`team.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log, pi
 from typing import Any
 
 import numpy as np
@@ -139,10 +140,7 @@ class Cpu(CpuImages):
         dy = np.ascontiguousarray(dy)
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
         sums = self.empty((PARTS, len(db)), y.dtype)
-        self.run("slopes", dy, y, g, sums, compiled.ACTIVATION[activation])
-        if not accumulate:
-            db[...] = 0
-        db += sums.sum(axis=0)
+        self.run("slopes", dy, y, g, sums, db, accumulate, compiled.ACTIVATION[activation])
 
         dparts: list[Array | None] = []
         for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
@@ -207,9 +205,8 @@ class Cpu(CpuImages):
     def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
-        constant = x.shape[1] * (np.log(sigma) + np.log(2 * np.pi) / 2)
-        scalars = (x.dtype.type(1 / sigma**2), x.dtype.type(constant))
-        self.run("gaussian", logits, x, nll, derivative, *scalars)
+        constant = x.shape[1] * (log(sigma) + log(2 * pi) / 2)
+        self.run("gaussian", logits, x, nll, derivative, 1 / sigma**2, constant)
         return nll, derivative
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
@@ -229,9 +226,7 @@ class Cpu(CpuImages):
         weight_decay: float,
     ) -> None:
         """One pass over the three buffers."""
-        real = value.dtype.type
-        scalars = (real(learning_rate), real(momentum), nesterov, real(weight_decay), np.finfo(real).tiny)
-        self.run("sgd", value, grad, velocity, *scalars)
+        self.run("sgd", value, grad, velocity, float(learning_rate), momentum, nesterov, weight_decay)
 
     def adam(
         self,
@@ -250,6 +245,5 @@ class Cpu(CpuImages):
         # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
         decays = (beta1, 1 - beta1, beta2, 1 - beta2)
         corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
-        scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay, np.finfo(value.dtype).tiny)
-        constants = [value.dtype.type(s) for s in scalars]
-        self.run("adam", value, grad, m, v, *constants)
+        scalars = (float(learning_rate), *decays, epsilon, *corrections, weight_decay)
+        self.run("adam", value, grad, m, v, *scalars)

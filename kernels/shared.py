@@ -1,4 +1,7 @@
-"""The kernels of a step that are shared out: each in pieces, and on all threads that are free (`spread.py`)."""
+"""The kernels of a step that are shared out: each in pieces, and on all threads that are free (`spread.py`).
+
+Numbers come as Python's and are rounded here: it takes Numba microseconds to look at one of NumPy's.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,14 @@ def dense(state, x, W, h, accumulate, last, gathered, rows, b, activation):
 
 
 @kernel
-def slopes(state, dy, y, g, sums, activation):
-    """As `compiled_products.slopes`."""
+def slopes(state, dy, y, g, sums, db, accumulate, activation):
+    """As `compiled_products.slopes`; then db = Σ sums, or db += Σ sums."""
     spread(state, compiled_products.slopes, (dy, y, g, sums, activation))
+    for k in range(len(db)):
+        total = sums[0, k]
+        for i in range(1, len(sums)):
+            total += sums[i, k]
+        db[k] = db[k] + total if accumulate else total
 
 
 @kernel
@@ -60,7 +68,8 @@ def bernoulli(state, logits, x, nll, derivative):
 @kernel
 def gaussian(state, logits, x, nll, derivative, precision, constant):
     """As `compiled.gaussian`."""
-    spread(state, pieces.gaussian, (logits, x, nll, derivative, precision, constant))
+    real = x.dtype.type
+    spread(state, pieces.gaussian, (logits, x, nll, derivative, real(precision), real(constant)))
 
 
 @kernel
@@ -70,16 +79,16 @@ def scale_rows(state, rows, scale, y):
 
 
 @kernel
-def sgd(state, value, grad, velocity, rate, momentum, nesterov, decay, tiny):
+def sgd(state, value, grad, velocity, rate, momentum, nesterov, decay):
     """As `compiled.sgd`."""
-    spread(state, pieces.sgd, (value, grad, velocity, rate, momentum, nesterov, decay, tiny))
+    real = value.dtype.type
+    scalars = real(rate), real(momentum), nesterov, real(decay), np.finfo(value.dtype).tiny
+    spread(state, pieces.sgd, (value, grad, velocity, *scalars))
 
 
 @kernel
-def adam(state, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay, tiny):
+def adam(state, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay):
     """As `compiled.adam`."""
-    spread(
-        state,
-        pieces.adam,
-        (value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay, tiny),
-    )
+    real = value.dtype.type
+    rates = real(rate), real(beta1), real(rest1), real(beta2), real(rest2), real(epsilon), real(m_scale), real(v_scale)
+    spread(state, pieces.adam, (value, grad, m, v, *rates, real(decay), np.finfo(value.dtype).tiny))
