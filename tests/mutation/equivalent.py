@@ -171,10 +171,14 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "a slice that goes on behind the end stops there": (
         "minicvae.kernels.image_maps:_blocks: yield (slice(start, min(start + images, n)), min(images, n - start)) -> yield (slice(start, start + images), min(images, n - start))",
+        "minicvae.kernels.image_maps:_blocks: yield (slice(start, min(start + images, n)), min(images, n - start)) -> yield (slice(start, min(start + images, n)), n - start)",
     ),
     "a product of one channel by BLAS is slower, and the same": (
         "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> (np.matmul if self.size[2] >= 1 else np.multiply)(g, self.W.T, out=P)",
         "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> np.matmul(g, self.W.T, out=P)",
+    ),
+    "what is added number by number may have any shape": (
+        "minicvae.kernels.image_maps:Upsampled.backward: W, total = (self.W.reshape(-1, self.cells), part.total.reshape(-1, self.cells)) -> W, total = (self.W.reshape(-1, self.cells), part.total.reshape(self.cells, -1))",
     ),
     "far below any logit of use, where the likelihood's slope is zero": (
         "minicvae.distributions:masked_bernoulli: nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10000.0)), xp.where(counted, x, zero)) -> nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10001.0)), xp.where(counted, x, zero))",
