@@ -306,6 +306,13 @@ def test_the_words_judge_by_the_share_of_what_real_images_give(reference, share)
     assert any("asked for" in sentence for sentence in known(recognised=pair).words()) == (share <= 0.9)
 
 
+@given(real=st.floats(0.1, 10), share=st.floats(0.01, 0.49))
+def test_images_that_are_much_alike_are_compared_with_real_ones(real, share):
+    generated = share * real
+    (sentence,) = known(spread=Pair(generated, real)).words()[1:]
+    assert f"they lie {generated / real:.0%} as far apart as real ones" in sentence
+
+
 @example(chance=0.0, way=0.2)
 @given(chance=st.floats(0, 0.9), way=st.floats(0, 1).filter(lambda way: abs(way - 0.2) > 1e-6))
 def test_z_repeats_the_label_from_a_fifth_of_the_way_on_that_leads_from_chance_to_certainty(chance, way):

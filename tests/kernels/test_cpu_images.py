@@ -1,5 +1,7 @@
 """Convolutions block by block and shared out: many images give what the reference gives for all of them at once."""
 
+from math import prod
+
 import numpy as np
 import pytest
 
@@ -77,7 +79,7 @@ def drawn(rng, n=7):
 
 @pytest.mark.parametrize("pool", [None, (2, 2)])
 def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(monkeypatch, pool):
-    k, images, parts, rooms = load("cpu"), 3, [(0, 1), (1, 3), (3, 7)], []
+    k, images, parts, rooms, runs = load("cpu"), 3, [(0, 1), (1, 3), (3, 7)], [], set()
     monkeypatch.setattr(module.ImageMap, "images", lambda self, itemsize: images)
     monkeypatch.setattr(k, "share", lambda work, *cost, **how: [work(*part) for part in parts])
 
@@ -88,6 +90,7 @@ def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(mon
             block = part.h if name == "forward" else part.g
             maxima = len(block) if name == "forward" else len(part.of_maxima)
             rooms.append((len(part.x), len(block), maxima, len(room[0]) / self.form.rows))
+            runs.add(len(part.b if name == "forward" else part.db))
             return run(self, part, room)
 
         monkeypatch.setattr(module.Windows, name, wrapped)
@@ -100,6 +103,7 @@ def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(mon
     expected = [(n, block, block, block) for n, block in blocks]
     expected += [(n, block, block if pool else 0, block) for n, block in blocks]
     assert rooms == expected
+    assert runs == {prod(found[0].shape[2:])}  # a row of an image: pixel by pixel, biases would be slow to add
     for a, b in zip(found, pooled_or_not(reference, pool, *arrays), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 

@@ -149,8 +149,8 @@ TESTS = {
         for name in ("compiled_tiles", "compiled_maps", "image_maps")
     },
     "kernels/cpu_images": (
-        "kernels/test_image_maps",
         "kernels/test_cpu_images",
+        "kernels/test_image_maps",
         "kernels/test_convolution",
         "layers/test_pooling",
     ),

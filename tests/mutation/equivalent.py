@@ -39,6 +39,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat('same'))",
         "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
         "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
+        "minicvae.kernels.cpu_images:CpuImages.max_pool: h, w = (places for places, _, _ in map(span, x.shape[1:3], pool, stride, repeat('valid'))) -> h, w = (places for places, _, _ in map(span, x.shape[1:4], pool, stride, repeat('valid')))",
         "minicvae.layers.convolution:Conv2D.shape_after: places = map(span, shape[1:3], self.size, self.step, repeat(self.padding)) -> places = map(span, shape[1:4], self.size, self.step, repeat(self.padding))",
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
@@ -171,10 +172,14 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "a slice that goes on behind the end stops there": (
         "minicvae.kernels.image_maps:_blocks: yield (slice(start, min(start + images, n)), min(images, n - start)) -> yield (slice(start, start + images), min(images, n - start))",
+        "minicvae.kernels.image_maps:_blocks: yield (slice(start, min(start + images, n)), min(images, n - start)) -> yield (slice(start, min(start + images, n)), n - start)",
     ),
     "a product of one channel by BLAS is slower, and the same": (
         "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> (np.matmul if self.size[2] >= 1 else np.multiply)(g, self.W.T, out=P)",
         "minicvae.kernels.image_maps:Windows.map_back: (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P) -> np.matmul(g, self.W.T, out=P)",
+    ),
+    "what is added number by number may have any shape": (
+        "minicvae.kernels.image_maps:Upsampled.backward: W, total = (self.W.reshape(-1, self.cells), part.total.reshape(-1, self.cells)) -> W, total = (self.W.reshape(-1, self.cells), part.total.reshape(self.cells, -1))",
     ),
     "far below any logit of use, where the likelihood's slope is zero": (
         "minicvae.distributions:masked_bernoulli: nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10000.0)), xp.where(counted, x, zero)) -> nll, slope = kernels.bernoulli(xp.where(counted, logits, x.dtype.type(-10001.0)), xp.where(counted, x, zero))",
