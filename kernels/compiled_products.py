@@ -21,6 +21,7 @@ from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first cache while all tiles of rows pass by
 CACHE = 2**18  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
+ALL = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # says to `multiply` that no term is left out
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
 TILES = 4  # of rows of dW, which make a piece
 
@@ -47,12 +48,6 @@ def part(number, parts, length, unit):
 
 
 @kernel
-def all_kept():
-    """What says to `multiply` that all terms count."""
-    return np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)
-
-
-@kernel
 def blocks_of(terms):
     """Into how many blocks a sum is cut; block i is `part(i, blocks, terms, 1)`."""
     return (terms + TERMS - 1) // TERMS
@@ -63,7 +58,7 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
     """c = a b, or c += a b, or with bᵀ where it is turned.
 
     bounds: where the rows of c begin and end, and the columns of the one strip that are computed. kept: the terms that
-    are not left out (`zeros.py`); all, where nothing stands in it.
+    are not left out (`zeros.py`), or `ALL`.
     """
     (listed, counts), (i0, i1, j0, j1) = kept, bounds
     terms, b_row, c_row = a.shape[1], b.shape[1], c.shape[1]
@@ -199,7 +194,7 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     while number < first + groups:
         if number < first:
             bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
-            multiply(g, all_kept(), W, True, dx, bounds, False)
+            multiply(g, (kept[0][:0], kept[1][:0]), W, True, dx, bounds, False)
         else:
             multiply_examples(x, kept, g, dW, *part(number - first, groups, d_in, ROWS), accumulate)
         number = take(queue)

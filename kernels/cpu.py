@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minicvae.kernels import compiled, shared, zeros
+from minicvae.kernels.compiled_products import ALL
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
@@ -46,6 +47,13 @@ def _blas(a: Array, b: Array, c: Array, accumulate: bool) -> None:
         c += a @ b
     else:
         np.matmul(a, b, out=c)
+
+
+def _kept(x: Array, width: int, *, columns: bool) -> tuple[Array, Array]:
+    """The terms of a product with x, or by its columns, that are not left out: of a large one of mostly zeros."""
+    if x.size * width > WORTH_SHARING and zeros.mostly(x):
+        return zeros.of_columns(x) if columns else zeros.of_rows(x)
+    return ALL
 
 
 class Cpu(CpuImages):
@@ -117,7 +125,7 @@ class Cpu(CpuImages):
                 last = False
             else:
                 last = i == len(floats) - 1
-                self.run("dense", x, W[rows], h, i > 0, last, W, labels, b, code)
+                self.run("dense", x, _kept(x, h.shape[1], columns=False), W[rows], h, i > 0, last, W, labels, b, code)
         if not floats:
             h[...] = 0
         if not last:
@@ -157,7 +165,8 @@ class Cpu(CpuImages):
                     if need:
                         _blas(g, W[rows].T, dx, False)
                 else:
-                    self.run("dense_backward", x, g, W[rows], dW[rows], accumulate, dx, need)
+                    kept = _kept(x, g.shape[1], columns=True)
+                    self.run("dense_backward", x, kept, g, W[rows], dW[rows], accumulate, dx, need)
                 dparts.append(dx if need else None)
         return tuple(dparts)
 

@@ -7,31 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels import compiled_products, pieces, zeros
+from minicvae.kernels import compiled_products, pieces
 from minicvae.kernels.compiler import kernel
 from minicvae.kernels.spread import spread
-from minicvae.kernels.tiles import ROWS
 
 
 @kernel
-def terms_of(state, x, columns):
-    """The terms of x W, or of xᵀ g by x's columns, that are not left out (`zeros.py`)."""
-    if not zeros.mostly(x):
-        return compiled_products.all_kept()
-    rows, terms = (x.shape[1], x.shape[0]) if columns else x.shape
-    tiles = (rows + ROWS - 1) // ROWS
-    kept = np.empty((tiles, terms), np.int32), np.empty((tiles, compiled_products.blocks_of(terms)), np.int64)
-    if columns:
-        spread(state, zeros.list_columns, (x, *kept))
-    else:
-        spread(state, zeros.list_rows, (x, *kept))
-    return kept
-
-
-@kernel
-def dense(state, x, W, h, accumulate, last, gathered, rows, b, activation):
+def dense(state, x, kept, W, h, accumulate, last, gathered, rows, b, activation):
     """As `compiled_products.dense`."""
-    kept = terms_of(state, x, False)
     spread(state, compiled_products.dense, (x, kept, W, h, accumulate, last, gathered, rows, b, activation))
 
 
@@ -47,9 +30,8 @@ def slopes(state, dy, y, g, sums, db, accumulate, activation):
 
 
 @kernel
-def dense_backward(state, x, g, W, dW, accumulate, dx, need_dx):
+def dense_backward(state, x, kept, g, W, dW, accumulate, dx, need_dx):
     """As `compiled_products.dense_backward`."""
-    kept = terms_of(state, x, True)
     spread(state, compiled_products.dense_backward, (x, kept, g, W, dW, accumulate, dx, need_dx))
 
 

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels.compiled_products import TERMS, part
+from minicvae.kernels.compiled_products import TERMS, blocks_of, part
 from minicvae.kernels.compiler import kernel
-from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS
 
 SAMPLE = 251  # numbers that are looked at, or a few more
-TILES = 14  # of columns that are listed together
 MOSTLY = 3  # of these one in so many at most is not zero, for a product to be worth it
 
 
@@ -39,12 +37,12 @@ def mostly(x):
 
 
 @kernel
-def list_rows(queue, x, terms, counts):
-    """Of `ROWS` rows of x at a time, in which columns not all are zero: the terms of x W; x (n, d)."""
+def of_rows(x):
+    """(terms, counts) of x W: of `ROWS` rows of x at a time, the columns in which not all are zero; x (n, d)."""
     n, d = x.shape
+    terms, counts = room(n, d)
     size = np.empty(TERMS, x.dtype)
-    t = take(queue)
-    while t < len(terms):
+    for t in range(len(terms)):
         for block in range(counts.shape[1]):
             begin, end = part(block, counts.shape[1], d, 1)
             size[:] = 0
@@ -53,32 +51,38 @@ def list_rows(queue, x, terms, counts):
                 for k in range(end - begin):
                     size[k] += abs(row[k])
             counts[t, block] = keep(size[: end - begin], terms[t, begin:end])
-        t = take(queue)
+    return terms, counts
 
 
 @kernel
-def list_columns(queue, x, terms, counts):
-    """Of `ROWS` columns of x at a time, in which rows not all are zero: the terms of xᵀ g; x (n, d)."""
+def of_columns(x):
+    """(terms, counts) of xᵀ g: of `ROWS` columns of x at a time, the rows in which not all are zero; x (n, d)."""
     n, d = x.shape
-    tiles, whole = len(terms), d // ROWS
-    size = np.empty((TERMS, TILES), x.dtype)
-    first = TILES * take(queue)
-    while first < tiles:
-        last = min(first + TILES, tiles)
-        for block in range(counts.shape[1]):
-            begin, end = part(block, counts.shape[1], n, 1)
-            for k in range(begin, end):
-                row = x[k, first * ROWS :]
-                for t in range(min(last, whole) - first):
-                    total = abs(row[t * ROWS])
-                    for i in range(1, ROWS):
-                        total += abs(row[t * ROWS + i])
-                    size[k - begin, t] = total
-                if whole < last:
-                    size[k - begin, whole - first] = np.abs(x[k, whole * ROWS :]).sum()
-            for t in range(first, last):
-                counts[t, block] = keep(size[: end - begin, t - first], terms[t, begin:end])
-        first = TILES * take(queue)
+    terms, counts = room(d, n)
+    size = np.empty((TERMS, len(terms)), x.dtype)
+    for block in range(counts.shape[1]):
+        begin, end = part(block, counts.shape[1], n, 1)
+        for k in range(begin, end):
+            row, of_tile = x[k], size[k - begin]
+            for t in range(d // ROWS):
+                total = abs(row[t * ROWS])
+                for i in range(1, ROWS):
+                    total += abs(row[t * ROWS + i])
+                of_tile[t] = total
+            if d % ROWS:
+                of_tile[-1] = 0
+                for i in range(d // ROWS * ROWS, d):
+                    of_tile[-1] += abs(row[i])
+        for t in range(len(terms)):
+            counts[t, block] = keep(size[: end - begin, t], terms[t, begin:end])
+    return terms, counts
+
+
+@kernel
+def room(rows, terms):
+    """Where the terms of a product with so many rows can be listed."""
+    tiles = (rows + ROWS - 1) // ROWS
+    return np.empty((tiles, terms), np.int32), np.empty((tiles, blocks_of(terms)), np.int64)
 
 
 @kernel

@@ -3,12 +3,12 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import config
 
-from minicvae.kernels import load, shared
-from minicvae.kernels.compiled_products import all_kept, blocks_of, dense, dense_backward, part
-from minicvae.kernels.spread import alone
+from minicvae.kernels import load
+from minicvae.kernels.compiled_products import ALL, blocks_of, dense, dense_backward, part
 from minicvae.kernels.tiles import ROWS
-from minicvae.kernels.zeros import MOSTLY, mostly
+from minicvae.kernels.zeros import MOSTLY, mostly, of_columns, of_rows
 
 SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 DTYPE = st.sampled_from(["float32", "float64"])
@@ -26,10 +26,7 @@ def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(n
     rng = np.random.default_rng(seed)
     x = images(rng, n, d, dtype)
     x[rng.integers(n), rng.integers(d)] = special
-    terms, counts = shared.terms_of(alone(), x, columns)
-    if not terms.size:
-        assert np.count_nonzero(x) * (MOSTLY + 1) > x.size
-        return
+    terms, counts = of_columns(x) if columns else of_rows(x)
     left = x.T if columns else x
     blocks = [part(i, blocks_of(left.shape[1]), left.shape[1], 1) for i in range(blocks_of(left.shape[1]))]
     assert len(terms) == -(-len(left) // ROWS)
@@ -53,15 +50,17 @@ def test_what_is_left_out_does_not_change_a_bit(n, d, d_out, accumulate, dtype, 
     x, W, g = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, d_out), (n, d_out)))
     labels, found = np.empty((n, 0), np.int64), []
     for rows, columns in (
-        (all_kept(), all_kept()),
-        (shared.terms_of(alone(), x, False), shared.terms_of(alone(), x, True)),
+        (ALL, ALL),
+        (of_rows(x), of_columns(x)),
     ):
         h, dW, dx = np.ones_like(g), np.ones_like(W), np.empty_like(x)
         dense(np.zeros(1, np.int64), x, rows, W, h, accumulate, False, W, labels, W[0], 0)
         dense_backward(np.zeros(1, np.int64), x, columns, g, W, dW, accumulate, dx, True)
         found.append((h, dW, dx))
+    # NumPy's own product, in the place of a compiled tile, may add in another order.
+    atol = 2000 * np.finfo(dtype).eps if config.DISABLE_JIT else 0
     for one, other in zip(*found, strict=True):
-        assert one.tobytes() == other.tobytes()
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol)
 
 
 @given(**SHAPES, dtype=DTYPE)

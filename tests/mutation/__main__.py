@@ -141,6 +141,7 @@ TESTS = {
         f"kernels/{name}": ("kernels/test_cpu", "kernels/test_products", "test_optimizers")
         for name in ("compiled_products", "pieces")
     },
+    "kernels/zeros": ("kernels/test_zeros",),
     "kernels/tiles": ("kernels/test_tiles",),
     "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
@@ -186,6 +187,7 @@ FAST = {
         "image_maps",
         "pieces",
         "workspace",
+        "zeros",
     )
 }
 FOR_CUDA = {"minicvae/snapshot.py"}  # what tells the host's arrays from a device's, which the stand-in tells apart too
