@@ -236,6 +236,16 @@ def gaussian(logits, x, nll, derivative, precision, constant):
 
 
 @kernel
+def sigmoid(h, y):
+    """y = 1 / (1 + exp(-h)), number by number."""
+    one = h.dtype.type(1)
+    zero = h.dtype.type(0)
+    for i in range(len(h)):
+        t = exp(-abs(h[i]))
+        y[i] = (one if h[i] >= zero else t) / (one + t)
+
+
+@kernel
 def scale_rows(rows, scale, y):
     """y_nd = scale_n rows_nd."""
     for i in range(len(rows)):

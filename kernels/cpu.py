@@ -22,7 +22,6 @@ from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
-LARGE = 150_000_000  # multiply-adds: from here on BLAS, which packs both factors first, is ahead (README.md)
 PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
@@ -39,14 +38,6 @@ def _sorted_parts(parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Arr
     if len(labels) == 1:
         return floats, labels[0][:, None]
     return floats, np.stack(labels, axis=1) if labels else np.empty((len(floats[0][0]), 0), np.int64)
-
-
-def _blas(a: Array, b: Array, c: Array, accumulate: bool) -> None:
-    """c = a b, or c += a b."""
-    if accumulate:
-        c += a @ b
-    else:
-        np.matmul(a, b, out=c)
 
 
 def _kept(x: Array, width: int, *, columns: bool) -> tuple[Array, Array]:
@@ -118,17 +109,12 @@ class Cpu(CpuImages):
         """A product for each float part; with the last one, the gathered rows, the bias and the activation."""
         floats, labels = _sorted_parts(parts)
         h = self.empty((len(labels), len(b)), W.dtype)
-        code, last = compiled.ACTIVATION[activation], False
+        code = compiled.ACTIVATION[activation]
         for i, (x, rows) in enumerate(floats):
-            if x.shape[1] * h.size > LARGE and not zeros.mostly(x):
-                _blas(x, W[rows], h, i > 0)
-                last = False
-            else:
-                last = i == len(floats) - 1
-                self.run("dense", x, _kept(x, h.shape[1], columns=False), W[rows], h, i > 0, last, W, labels, b, code)
+            last = i == len(floats) - 1
+            self.run("dense", x, _kept(x, h.shape[1], columns=False), W[rows], h, i > 0, last, W, labels, b, code)
         if not floats:
             h[...] = 0
-        if not last:
             compiled.add_rows_activate(h, W, labels, b, code, 0, len(h), 0, len(b))
         return h
 
@@ -160,13 +146,8 @@ class Cpu(CpuImages):
             else:
                 x = np.ascontiguousarray(part)
                 dx = self.empty(x.shape if need else (0, 0), g.dtype)
-                if x.size * g.shape[1] > LARGE and not zeros.mostly(x):
-                    _blas(x.T, g, dW[rows], accumulate)
-                    if need:
-                        _blas(g, W[rows].T, dx, False)
-                else:
-                    kept = _kept(x, g.shape[1], columns=True)
-                    self.run("dense_backward", x, kept, g, W[rows], dW[rows], accumulate, dx, need)
+                kept = _kept(x, g.shape[1], columns=True)
+                self.run("dense_backward", x, kept, g, W[rows], dW[rows], accumulate, dx, need)
                 dparts.append(dx if need else None)
         return tuple(dparts)
 
@@ -217,6 +198,12 @@ class Cpu(CpuImages):
         constant = x.shape[1] * (log(sigma) + log(2 * pi) / 2)
         self.run("gaussian", logits, x, nll, derivative, 1 / sigma**2, constant)
         return nll, derivative
+
+    def sigmoid(self, h: Array) -> Array:
+        """Number by number."""
+        y = self.empty(h.shape, h.dtype)
+        self.run("sigmoid", np.ascontiguousarray(h).reshape(h.size), y.reshape(h.size))
+        return y
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd."""

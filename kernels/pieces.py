@@ -40,6 +40,16 @@ def gaussian(queue, logits, x, nll, derivative, precision, constant):
 
 
 @kernel
+def sigmoid(queue, h, y):
+    """As `compiled.sigmoid`."""
+    i = NUMBERS * take(queue)
+    while i < len(h):
+        j = i + NUMBERS
+        compiled.sigmoid(h[i:j], y[i:j])
+        i = NUMBERS * take(queue)
+
+
+@kernel
 def scale_rows(queue, rows, scale, y):
     """As `compiled.scale_rows`."""
     i = ROWS * take(queue)

@@ -55,6 +55,12 @@ def gaussian(state, logits, x, nll, derivative, precision, constant):
 
 
 @kernel
+def sigmoid(state, h, y):
+    """As `compiled.sigmoid`."""
+    spread(state, pieces.sigmoid, (h, y))
+
+
+@kernel
 def scale_rows(state, rows, scale, y):
     """As `compiled.scale_rows`."""
     spread(state, pieces.scale_rows, (rows, scale, y))
