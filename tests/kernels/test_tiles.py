@@ -1,10 +1,14 @@
 """Register tiles and their transposition: what is compiled does what the plain Python beside it says."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+from minicvae.kernels import tiles
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 
 GUARD = 7.0  # around what may be written
@@ -62,3 +66,29 @@ def test_a_transposition_moves_every_number_to_its_place(places, dtype):
     np.testing.assert_array_equal(found, expected)
     assert expected[b_at + 1] == a[at + lanes + 2]
     assert expected[b_at + lanes + 3] == a[at + 1]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(
+    ("machine", "features", "expected"),
+    [
+        ("arm64", "", (16, 8)),
+        ("AArch64", "+avx2,+fma", (16, 8)),
+        ("x86_64", "+avx512f,+avx512vl", (64, 8)),
+        ("AMD64", "+fma,+avx512vl,+sse4.2,+avx2,+avx512f", (64, 8)),
+        ("x86_64", "+avx512f,-avx512vl,+avx2,+fma", (32, 4)),
+        ("x86_64", "+avx2,+fma", (32, 4)),
+        ("x86_64", "+avx2,-fma", (16, 4)),
+        ("x86_64", "-avx512f,-avx512vl,-avx2,-fma", (16, 4)),
+        ("x86_64", "", (16, 4)),
+    ],
+)
+def test_vectors_are_as_wide_as_the_processor_has_them_or_as_numba_is_told(
+    machine, features, expected, told, monkeypatch
+):
+    other = "+avx2,+fma" if expected == (64, 8) else "+avx512f,+avx512vl"
+    host = SimpleNamespace(flatten=lambda: other if told else features)
+    monkeypatch.setattr(tiles.platform, "machine", lambda: machine)
+    monkeypatch.setattr(tiles, "get_host_cpu_features", lambda: host)
+    monkeypatch.setattr(tiles, "config", SimpleNamespace(CPU_FEATURES=features if told else None))
+    assert tiles._vector_bytes_and_rows() == expected

@@ -8,7 +8,7 @@ from numba import config
 from minicvae.kernels import load
 from minicvae.kernels.compiled_products import ALL, blocks_of, dense, dense_backward, part
 from minicvae.kernels.tiles import ROWS
-from minicvae.kernels.zeros import MOSTLY, mostly, of_columns, of_rows
+from minicvae.kernels.zeros import MOSTLY, SAMPLE, mostly, of_columns, of_rows
 
 SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 DTYPE = st.sampled_from(["float32", "float64"])
@@ -42,6 +42,19 @@ def test_a_sample_tells_whether_most_numbers_are_zero(n, d, share, seed):
     held = np.count_nonzero(x) / x.size
     if x.size < 200 or abs(held - 1 / MOSTLY) > 0.25:  # all are looked at; eight standard deviations of the sample
         assert mostly(x) == (held <= 1 / MOSTLY)
+
+
+@given(step=st.integers(1, 20), more=st.floats(0, 1), seed=SHAPES["seed"])
+def test_the_sample_are_numbers_equally_far_apart_and_a_third_of_them_may_be_lit(step, more, seed):
+    size = (step - 1) * SAMPLE + int(more * (SAMPLE - 1)) + (step == 1)
+    rng, sampled = np.random.default_rng(seed), np.arange(0, size, step)
+    lit = rng.permutation(sampled)[: len(sampled) // MOSTLY + 1]
+    x = np.ones(size, np.float32)
+    x[sampled] = 0
+    x[lit[1:]] = rng.choice([1, -2, 1e-40], len(lit) - 1)
+    assert mostly(x.reshape(1, -1))
+    x[lit[0]] = 1
+    assert not mostly(x.reshape(-1, 1))
 
 
 @given(**SHAPES, d_out=st.integers(1, 100), accumulate=st.booleans(), dtype=DTYPE)
