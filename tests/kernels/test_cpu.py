@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.kernels import OneHot, Reference, load
-from minicvae.kernels.cpu import Cpu
+from minicvae.kernels import OneHot, Reference, compiled, cpu, load
+from minicvae.kernels.cpu import Cpu, _kept
 from minicvae.kernels.cuda import Cuda
+from minicvae.kernels.zeros import of_columns, of_rows
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
 HOUSEKEEPING = {"begin_step", "end_steps", "array", "to_numpy"}
@@ -430,3 +431,93 @@ def test_every_override_has_the_signature_of_the_reference(kind):
 def test_every_fast_kernel_is_compared():
     assert set(OVERRIDDEN) - HOUSEKEEPING - {"name"} <= set(CASES)
     assert len(COMPARED) >= 8
+
+
+class Ways:
+    """Notes which way the products of a layer went, and lets them go on."""
+
+    def __init__(self, patch):
+        self.way, blas, activate, run = [], cpu._blas, compiled.add_rows_activate, Cpu.run
+
+        def by_blas(a, b, c, accumulate):
+            self.way.append(("blas", accumulate))
+            blas(a, b, c, accumulate)
+
+        def by_tiles(k, name, *args):
+            if name == "dense":
+                self.way.append(("tiles", *args[4:6]))  # accumulate, and whether it is the last product
+            elif name == "dense_backward":
+                self.way.append(("tiles", args[5], args[7]))  # accumulate, and whether dx is needed
+            run(k, name, *args)
+
+        def afterwards(*args):
+            self.way.append("activated")
+            activate(*args)
+
+        patch.setattr(cpu, "_blas", by_blas)
+        patch.setattr(Cpu, "run", by_tiles)
+        patch.setattr(compiled, "add_rows_activate", afterwards)
+
+
+@given(
+    sizes=st.tuples(*[st.integers(2, 20)] * 3),
+    dark=st.lists(st.booleans(), max_size=3),
+    labels=st.booleans(),
+    over=st.sampled_from([0, 1]),
+    activation=st.sampled_from(ACTIVATIONS),
+    accumulate=st.booleans(),
+    need=st.booleans(),
+    seed=seeds,
+)
+def test_large_products_go_to_blas_unless_most_of_x_is_zero(
+    sizes, dark, labels, over, activation, accumulate, need, seed
+):
+    (n, d_in, d_out), rng, k = sizes, np.random.default_rng(seed), load("cpu")
+    parts = [rng.standard_normal((n, d_in)) * (0 if zero else 1) for zero in dark]
+    parts += [OneHot(rng.integers(0, 4, n), 4)] * (labels or not dark)
+    W = rng.standard_normal((d_in * len(dark) + 4 * (labels or not dark), d_out))
+    b, dy, needs = rng.standard_normal(d_out), rng.standard_normal((n, d_out)), [need] * len(parts)
+    blas = [bool(over) and not zero for zero in dark]
+    found = []
+    for kernels in (reference, k):
+        sinks = np.ones_like(W), np.ones_like(b)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpu, "LARGE", n * d_in * d_out - over)
+            there, back = Ways(patch), []
+            y = kernels.dense(parts, W, b, activation)
+            forward, there.way = there.way, back
+            dparts = kernels.dense_backward(dy, parts, y, W, activation, *sinks, accumulate, needs)
+        found.append([y, *sinks, *(dx for dx in dparts if dx is not None)])
+    last = bool(dark) and not blas[-1]
+    expected = [
+        ("blas", i > 0) if large else ("tiles", i > 0, last and i == len(dark) - 1) for i, large in enumerate(blas)
+    ]
+    assert forward == expected + ["activated"] * (not last)
+    expected = [
+        way
+        for large in blas
+        for way in ([("blas", accumulate), ("blas", False)][: 1 + need] if large else [("tiles", accumulate, need)])
+    ]
+    assert back == expected
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
+
+
+@given(
+    n=st.integers(2, 50),
+    d=st.integers(2, 50),
+    width=st.integers(2, 50),
+    over=st.booleans(),
+    dark=st.booleans(),
+    columns=st.booleans(),
+)
+def test_terms_are_left_out_of_large_products_of_mostly_zeros(n, d, width, over, dark, columns):
+    x = np.full((n, d), 0 if dark else 1, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "WORTH_SHARING", x.size * width - over)
+        kept = _kept(x, width, columns=columns)
+    if over and dark:
+        for found, expected in zip(kept, (of_columns if columns else of_rows)(x), strict=True):
+            assert found.shape == expected.shape
+    else:
+        assert [a.size for a in kept] == [0, 0]
