@@ -55,14 +55,18 @@ def test_a_tile_is_the_product_and_nothing_beside_it_changes(rows, filled, terms
     assert np.all(found[beside] == GUARD)
 
 
-@given(places=st.tuples(st.integers(0, 5), st.integers(0, 5)), dtype=st.sampled_from(["float32", "float64"]))
-def test_a_transposition_moves_every_number_to_its_place(places, dtype):
+@given(
+    places=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    dtype=st.sampled_from(["float32", "float64"]),
+    counted=st.sampled_from([int, np.int32]),
+)
+def test_a_transposition_moves_every_number_to_its_place(places, dtype, counted):
     lanes, (at, b_at) = VECTOR_BYTES // np.dtype(dtype).itemsize, places
     a = np.arange(at + lanes * (lanes + 2)).astype(dtype)
     found = np.full(b_at + lanes * (lanes + 3), -1, dtype)
     expected = found.copy()
     transpose(a, at, lanes + 2, expected, b_at, lanes + 3)
-    compiled_transpose(a, at, lanes + 2, found, b_at, lanes + 3)
+    compiled_transpose(a, counted(at), counted(lanes + 2), found, counted(b_at), counted(lanes + 3))
     np.testing.assert_array_equal(found, expected)
     assert expected[b_at + 1] == a[at + lanes + 2]
     assert expected[b_at + lanes + 3] == a[at + 1]

@@ -77,6 +77,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
     "one of two is one of two, in whatever order": (
+        "minicvae.kernels.tiles:_vector_bytes_and_rows: if platform.machine().lower() in ('arm64', 'aarch64'): -> if platform.machine().lower() in ('aarch64', 'arm64'):",
         "minicvae.gradcheck.report:_heat_map: for axis in (axes.xaxis, axes.yaxis): -> for axis in (axes.yaxis, axes.xaxis):",
         "minicvae.layers.fused:_slides: return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides -> return type(layer) in (ConvTranspose2D, Conv2D) and layer.slides",
     ),
@@ -232,6 +233,24 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, 2 * i_places:] = 0 -> dh[:, i_places:] = 0",
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, 2:] = 0",
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, j_places:] = 0",
+    ),
+    "factors, conditions, cases and the ways into a block are the same in either order": (
+        "minicvae.kernels.tiles:_Vectors.rows: return [self.builder.gep(first, [self.builder.mul(apart, _I64(i))]) for i in range(count)] -> return [self.builder.gep(first, [self.builder.mul(_I64(i), apart)]) for i in range(count)]",
+        "minicvae.kernels.tiles:_tile: with b.if_then(b.and_(of_these_rows, b.icmp_signed('==', whole, _I64(vectors)))): -> with b.if_then(b.and_(b.icmp_signed('==', whole, _I64(vectors)), of_these_rows)):",
+        "minicvae.kernels.tiles:_tile: with b.if_then(b.and_(of_these_rows, b.icmp_signed('>', rest, _I64(0)))): -> with b.if_then(b.and_(b.icmp_signed('>', rest, _I64(0)), of_these_rows)):",
+        "minicvae.kernels.tiles:_tile: for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)): -> for rows, vectors in product((1, ROWS), range(1, VECTORS + 1)):",
+        "minicvae.kernels.tiles:_sums: a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(k, b_row)])) -> a_k, b_k = (build.gep(a, [build.mul(a_step, k)]), build.gep(b, [build.mul(k, b_row)]))",
+        "minicvae.kernels.tiles:_sums: a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(k, b_row)])) -> a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(b_row, k)]))",
+        "minicvae.kernels.tiles:_sums: following = build.add(term, _I64(1)) -> following = build.add(_I64(1), term)",
+        "minicvae.kernels.tiles:_sums: start = [code.either((code.zero, entry), (sums, more)) for sums in before] -> start = [code.either((sums, more), (code.zero, entry)) for sums in before]",
+        "minicvae.kernels.tiles:_sums: ends = [code.either((first, begin), (last, loop)) for first, last in zip(start, after, strict=True)] -> ends = [code.either((last, loop), (first, begin)) for first, last in zip(start, after, strict=True)]",
+        "minicvae.kernels.tiles:_sums: for value, first, last in ((term, _I64(0), following), *zip(sums, start, after, strict=True)): -> for value, first, last in (*zip(sums, start, after, strict=True), (term, _I64(0), following)):",
+    ),
+    "nobody asks for a tile that is wider than `VECTORS`": (
+        "minicvae.kernels.tiles:_tile: for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)): -> for rows, vectors in product((ROWS, 1), range(1, VECTORS + 2)):",
+    ),
+    "a mask of all lanes hides none": (
+        "minicvae.kernels.tiles:_sums: mask = code.first_lanes(columns) if vectors == 1 else None -> mask = code.first_lanes(columns)",
     ),
 }
 
