@@ -22,6 +22,103 @@ def plainly(name, *arguments, **instead):
         return getattr(work, "py_func", work)(*arguments)
 
 
+place = st.tuples(st.integers(0, 2), st.integers(1, 4 * ROWS), st.integers(0, 5))  # tiles before, rows, rows behind
+
+
+@given(
+    rows=place,
+    columns=st.tuples(st.integers(0, 2), st.integers(1, WIDTH), st.integers(0, 5)),
+    terms=st.integers(0, 2 * TERMS + 9),
+    turned=st.booleans(),
+    listed=st.booleans(),
+    accumulate=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_strip_is_computed_in_tiles_as_high_as_there_are_rows_and_nothing_beside_it(
+    rows, columns, terms, turned, listed, accumulate, seed
+):
+    rng, lanes = np.random.default_rng(seed), VECTOR_BYTES // 4
+    i0, j0 = rows[0] * ROWS, columns[0] * lanes
+    i1, j1 = i0 + rows[1], j0 + columns[1]
+    a = rng.standard_normal((i1 + rows[2], terms)) * (rng.random(terms) < (0.3 if listed else 1))
+    b, a = rng.standard_normal((terms, j1 + columns[2])).astype(np.float32), a.astype(np.float32)
+    expected = np.full((len(a), b.shape[1]), 5, np.float32)
+    c = expected.copy()
+    c[i0:i1, j0:j1] = 5 if accumulate else np.nan
+    expected[i0:i1, j0:j1] = (a @ b)[i0:i1, j0:j1] + (5 if accumulate else 0)
+    heights, expected_heights = [], blocks_of(terms) * ([ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS))
+
+    def note(rows, columns, *more):
+        heights.append(rows)
+        assert columns == j1 - j0
+        assert len(heights) <= len(expected_heights)
+        tile(rows, columns, *more)
+
+    b = np.ascontiguousarray(b.T) if turned else b
+    kept = of_rows(a) if listed else ALL
+    plainly("multiply", a, kept, b, turned, c, (i0, i1, j0, j1), accumulate, tile=note)
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-3)
+    assert heights == expected_heights
+
+
+@given(
+    rows=place,
+    d_out=st.integers(1, 3 * WIDTH),
+    n=st.integers(0, 2 * TERMS + 9),
+    listed=st.booleans(),
+    accumulate=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out, n, listed, accumulate, seed):
+    rng, i0 = np.random.default_rng(seed), rows[0] * ROWS
+    i1 = i0 + rows[1]
+    x = rng.standard_normal((n, i1 + rows[2])) * (rng.random((n, 1)) < (0.3 if listed else 1))
+    g, x = rng.standard_normal((n, d_out)).astype(np.float32), x.astype(np.float32)
+    expected = np.full((x.shape[1], d_out), 5, np.float32)
+    dW = expected.copy()
+    dW[i0:i1] = 5 if accumulate else np.nan
+    expected[i0:i1] = (x.T @ g)[i0:i1] + (5 if accumulate else 0)
+    heights = [ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS)
+    widths = [WIDTH] * (d_out // WIDTH) + [d_out % WIDTH] * (d_out % WIDTH > 0)
+    sizes, expected_sizes = [], blocks_of(n) * [(height, width) for height in heights for width in widths]
+
+    def note(rows, columns, *more):
+        sizes.append((rows, columns))
+        assert len(sizes) <= len(expected_sizes)
+        tile(rows, columns, *more)
+
+    kept = of_columns(x) if listed else ALL
+    plainly("multiply_examples", x, kept, g, dW, i0, i1, accumulate, tile=note)
+    np.testing.assert_allclose(dW, expected, rtol=0, atol=1e-3)
+    assert sizes == expected_sizes
+
+
+@given(
+    at=st.integers(0, 5),
+    columns=st.integers(1, WIDTH),
+    depth=st.integers(1, TERMS),
+    more=st.integers(0, 5),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_a_piece_is_transposed_by_vectors_where_they_fit_and_nothing_else_is_read_or_written(
+    at, columns, depth, more, dtype
+):
+    row, lanes, squares = depth + more, VECTOR_BYTES // np.dtype(dtype).itemsize, []
+    b = np.arange(at + (columns - 1) * row + depth).astype(dtype)
+    piece = np.full((depth, columns + more), -1, dtype)
+
+    def note(b, b_at, b_row, piece, piece_at, width):
+        assert 0 <= b_at <= len(b) - (lanes - 1) * b_row - lanes
+        assert 0 <= piece_at <= len(piece) - (lanes - 1) * width - lanes
+        squares.append(piece_at)
+        transpose(b, b_at, b_row, piece, piece_at, width)
+
+    plainly("transpose_piece", b, at, row, columns, depth, piece.reshape(-1), columns + more, transpose=note)
+    expected = at + np.arange(columns) * row + np.arange(depth)[:, None]
+    np.testing.assert_array_equal(piece, np.pad(expected, ((0, 0), (0, more)), constant_values=-1))
+    assert len(set(squares)) == len(squares) == (columns // lanes) * (depth // lanes)
+
+
 @given(
     n=st.integers(0, 700),
     d_in=st.integers(0, 400),
@@ -52,6 +149,14 @@ def test_the_parts_are_whole_units_that_follow_each_other_and_are_alike(number, 
     assert all(start % unit == 0 or start == length for start, _ in bounds)
     sizes = [-(-(end - start) // unit) for start, end in bounds]
     assert max(sizes) - min(sizes) <= 1
+
+
+@example(terms=0)
+@example(terms=TERMS)
+@example(terms=TERMS + 1)
+@given(terms=st.integers(0, 5 * TERMS))
+def test_a_sum_is_cut_into_as_few_blocks_as_it_can_be(terms):
+    assert (blocks_of(terms) - 1) * TERMS < terms <= blocks_of(terms) * TERMS
 
 
 @example(m=2 * FEWEST, n=1, terms=1, size=4)  # just enough rows for two groups
@@ -92,101 +197,6 @@ def test_what_blas_multiplies_and_what_tiles_do_is_the_same_layer(n, widths, lab
         found.append([y, dW, db, *(dx for dx in dparts if dx is not None)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
-
-
-place = st.tuples(st.integers(0, 2), st.integers(1, 4 * ROWS), st.integers(0, 5))  # tiles before, rows, rows behind
-
-
-@given(
-    rows=place,
-    columns=st.tuples(st.integers(0, 2), st.integers(1, WIDTH), st.integers(0, 5)),
-    terms=st.integers(0, 2 * TERMS + 9),
-    turned=st.booleans(),
-    listed=st.booleans(),
-    accumulate=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_a_strip_is_computed_in_tiles_as_high_as_there_are_rows_and_nothing_beside_it(
-    rows, columns, terms, turned, listed, accumulate, seed
-):
-    rng, lanes = np.random.default_rng(seed), VECTOR_BYTES // 4
-    i0, j0 = rows[0] * ROWS, columns[0] * lanes
-    i1, j1 = i0 + rows[1], j0 + columns[1]
-    a = rng.standard_normal((i1 + rows[2], terms)) * (rng.random(terms) < (0.3 if listed else 1))
-    b, a = rng.standard_normal((terms, j1 + columns[2])).astype(np.float32), a.astype(np.float32)
-    expected = np.full((len(a), b.shape[1]), 5, np.float32)
-    c = expected.copy()
-    c[i0:i1, j0:j1] = 5 if accumulate else np.nan
-    expected[i0:i1, j0:j1] = (a @ b)[i0:i1, j0:j1] + (5 if accumulate else 0)
-    heights = []
-
-    def note(rows, columns, *more):
-        heights.append(rows)
-        assert columns == j1 - j0
-        tile(rows, columns, *more)
-
-    b = np.ascontiguousarray(b.T) if turned else b
-    kept = of_rows(a) if listed else ALL
-    plainly("multiply", a, kept, b, turned, c, (i0, i1, j0, j1), accumulate, tile=note)
-    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-3)
-    assert heights == blocks_of(terms) * ([ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS))
-
-
-@given(
-    rows=place,
-    d_out=st.integers(1, 3 * WIDTH),
-    n=st.integers(0, 2 * TERMS + 9),
-    listed=st.booleans(),
-    accumulate=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out, n, listed, accumulate, seed):
-    rng, i0 = np.random.default_rng(seed), rows[0] * ROWS
-    i1 = i0 + rows[1]
-    x = rng.standard_normal((n, i1 + rows[2])) * (rng.random((n, 1)) < (0.3 if listed else 1))
-    g, x = rng.standard_normal((n, d_out)).astype(np.float32), x.astype(np.float32)
-    expected = np.full((x.shape[1], d_out), 5, np.float32)
-    dW = expected.copy()
-    dW[i0:i1] = 5 if accumulate else np.nan
-    expected[i0:i1] = (x.T @ g)[i0:i1] + (5 if accumulate else 0)
-    sizes = []
-
-    def note(rows, columns, *more):
-        sizes.append((rows, columns))
-        tile(rows, columns, *more)
-
-    kept = of_columns(x) if listed else ALL
-    plainly("multiply_examples", x, kept, g, dW, i0, i1, accumulate, tile=note)
-    np.testing.assert_allclose(dW, expected, rtol=0, atol=1e-3)
-    heights = [ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS)
-    widths = [WIDTH] * (d_out // WIDTH) + [d_out % WIDTH] * (d_out % WIDTH > 0)
-    assert sizes == blocks_of(n) * [(height, width) for height in heights for width in widths]
-
-
-@given(
-    at=st.integers(0, 5),
-    columns=st.integers(1, WIDTH),
-    depth=st.integers(1, TERMS),
-    more=st.integers(0, 5),
-    dtype=st.sampled_from(["float32", "float64"]),
-)
-def test_a_piece_is_transposed_by_vectors_where_they_fit_and_nothing_else_is_read_or_written(
-    at, columns, depth, more, dtype
-):
-    row, lanes, squares = depth + more, VECTOR_BYTES // np.dtype(dtype).itemsize, []
-    b = np.arange(at + (columns - 1) * row + depth).astype(dtype)
-    piece = np.full((depth, columns + more), -1, dtype)
-
-    def note(b, b_at, b_row, piece, piece_at, width):
-        assert 0 <= b_at <= len(b) - (lanes - 1) * b_row - lanes
-        assert 0 <= piece_at <= len(piece) - (lanes - 1) * width - lanes
-        squares.append(piece_at)
-        transpose(b, b_at, b_row, piece, piece_at, width)
-
-    plainly("transpose_piece", b, at, row, columns, depth, piece.reshape(-1), columns + more, transpose=note)
-    expected = at + np.arange(columns) * row + np.arange(depth)[:, None]
-    np.testing.assert_array_equal(piece, np.pad(expected, ((0, 0), (0, more)), constant_values=-1))
-    assert len(set(squares)) == len(squares) == (columns // lanes) * (depth // lanes)
 
 
 def pieces(name, *arguments, **instead):

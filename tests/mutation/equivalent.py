@@ -252,6 +252,20 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "a mask of all lanes hides none": (
         "minicvae.kernels.tiles:_sums: mask = code.first_lanes(columns) if vectors == 1 else None -> mask = code.first_lanes(columns)",
     ),
+    "memory that nobody reads may be of any size": (
+        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width, c.dtype)",
+        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width if turned else 1, c.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape, g.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (1, 0), g.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (0, 1), g.dtype)",
+    ),
+    "what is written twice is the same both times": (
+        "minicvae.kernels.compiled_products:transpose_piece: for u in range(j, min(j + lanes, columns)): -> for u in range(j, columns):",
+        "minicvae.kernels.compiled_products:transpose_piece: for v in range(k, min(k + lanes, depth)): -> for v in range(k, depth):",
+    ),
+    "no part is asked for that begins behind the end": (
+        "minicvae.kernels.compiled_products:part: return (min(units * number // parts * unit, length), min(units * (number + 1) // parts * unit, length)) -> return (units * number // parts * unit, min(units * (number + 1) // parts * unit, length))",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
