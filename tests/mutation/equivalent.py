@@ -266,6 +266,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "no part is asked for that begins behind the end": (
         "minicvae.kernels.compiled_products:part: return (min(units * number // parts * unit, length), min(units * (number + 1) // parts * unit, length)) -> return (units * number // parts * unit, min(units * (number + 1) // parts * unit, length))",
     ),
+    "minus a sum of sizes is zero where the sum is": (
+        "minicvae.kernels.zeros:of_rows: size[k] += abs(row[k]) -> size[k] -= abs(row[k])",
+        "minicvae.kernels.zeros:of_columns: of_tile[-1] += abs(row[i]) -> of_tile[-1] -= abs(row[i])",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
