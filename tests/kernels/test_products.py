@@ -22,7 +22,8 @@ def plainly(name, *arguments, **instead):
         return getattr(work, "py_func", work)(*arguments)
 
 
-place = st.tuples(st.integers(0, 2), st.integers(1, 4 * ROWS), st.integers(0, 5))  # tiles before, rows, rows behind
+heights = st.one_of(st.sampled_from([ROWS, 2 * ROWS]), st.integers(1, 4 * ROWS))
+place = st.tuples(st.integers(0, 2), heights, st.integers(0, 5))  # tiles before, rows, rows behind
 
 
 @given(

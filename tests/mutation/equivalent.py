@@ -270,6 +270,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.zeros:of_rows: size[k] += abs(row[k]) -> size[k] -= abs(row[k])",
         "minicvae.kernels.zeros:of_columns: of_tile[-1] += abs(row[i]) -> of_tile[-1] -= abs(row[i])",
     ),
+    "a cut that is as even, some of its bounds a unit further on, is as good": (
+        "minicvae.kernels.compiled_products:part: units = (length + unit - 1) // unit -> units = (length + unit) // unit",
+    ),
+    "rows of a piece that lie further apart hold the same numbers": (
+        "minicvae.kernels.compiled_products:multiply: width = VECTORS * VECTOR_BYTES // c.itemsize -> width = VECTORS * VECTOR_BYTES",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
