@@ -96,8 +96,8 @@ def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out
 
 @given(
     at=st.integers(0, 5),
-    columns=st.integers(1, WIDTH),
-    depth=st.integers(1, TERMS),
+    columns=st.one_of(st.sampled_from([WIDTH, WIDTH // VECTORS]), st.integers(1, WIDTH)),
+    depth=st.one_of(st.just(TERMS), st.integers(1, TERMS)),
     more=st.integers(0, 5),
     dtype=st.sampled_from(["float32", "float64"]),
 )
