@@ -15,9 +15,9 @@ SIZE = {**dict.fromkeys(BY_ROWS, ROWS), "sgd": NUMBERS, "adam": NUMBERS}
 CUT = {"index", "x", "logits", "nll", "derivative", "rows", "scale", "y", "value", "grad", "velocity", "m", "v"}
 
 
-def given_to(name, arguments, most):
-    """What each call of the kernel in `compiled` was given, and how often the queue was asked."""
-    calls, queue = [], np.zeros(1, np.int64)
+def given_to(name, arguments, taken, most):
+    """What each call of the kernel in `compiled` was given where others have taken pieces, and the queue's next."""
+    calls, queue = [], np.full(1, taken, np.int64)
 
     def note(*given):
         assert len(calls) < most, "there are too many pieces"
@@ -31,15 +31,15 @@ def given_to(name, arguments, most):
 
 
 @pytest.mark.parametrize("name", SIZE)
-@given(whole=st.integers(0, 4), filled=st.sampled_from([0, 1, 0.5, 1 - 1e-9]))
-def test_every_piece_is_given_to_the_kernel_once_and_what_is_no_array_as_it_is(name, whole, filled):
+@given(whole=st.integers(0, 4), filled=st.sampled_from([0, 1, 0.5, 1 - 1e-9]), taken=st.integers(0, 2))
+def test_every_piece_is_given_to_the_kernel_once_and_what_is_no_array_as_it_is(name, whole, filled, taken):
     size = SIZE[name]
     n = whole * size + int(filled * size)
     names = list(inspect.signature(getattr(pieces, name)).parameters)[1:]
     arguments = [np.arange(n) + i / 100 if called in CUT else i / 100 for i, called in enumerate(names)]
-    starts = range(0, n, size)
-    calls, asked = given_to(name, arguments, len(starts))
-    assert asked == len(starts) + 1  # the last answer says that nothing is left
+    starts = range(taken * size, n, size)
+    calls, following = given_to(name, arguments, taken, len(starts))
+    assert following == taken + len(starts) + 1  # the last answer says that nothing is left
     for start, call in zip(starts, calls, strict=True):
         for called, passed, found in zip(names, arguments, call, strict=True):
             if called in CUT:
