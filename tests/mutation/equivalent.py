@@ -276,6 +276,9 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "rows of a piece that lie further apart hold the same numbers": (
         "minicvae.kernels.compiled_products:multiply: width = VECTORS * VECTOR_BYTES // c.itemsize -> width = VECTORS * VECTOR_BYTES",
     ),
+    "what has as many rows and is the same otherwise has been returned before": (
+        "minicvae.kernels.workspace:Workspace.empty: if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]: -> if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) <= shape[0]:",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
