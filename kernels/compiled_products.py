@@ -2,8 +2,9 @@
 
     y = x W          dx = g Wᵀ          dW = xᵀ g
 
-are one loop over blocks of the sum and tiles of rows, for each strip of columns. What differs is how the left factor
-lies, which a tile is told, and that the columns of Wᵀ are rows of W, which are transposed first, a piece at a time.
+are loops over blocks of the sum and tiles of rows. The first two go through a strip of columns at a time (`multiply`);
+the columns of Wᵀ are rows of W, which are transposed first, a piece at a time. dW is written row by row, over all
+strips (`multiply_examples`).
 
 Every kernel here is called by all threads that share its work, with the same arguments: each takes pieces of the result
 from the `queue` until none is left.
@@ -23,7 +24,7 @@ CACHE = 2**18  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
 ALL = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # says to `multiply` that no term is left out
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
-TILES = 4  # of rows of dW, which make a piece
+TILES = 4  # of rows of dW that make a piece, or fewer, lest there be less than `PIECES`
 
 
 @kernel

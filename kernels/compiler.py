@@ -1,7 +1,8 @@
 """How a loop is compiled, and where what came of it is kept until the sources change.
 
 Compiler flags, each for a reason: `error_model="numpy"` (a check for division by zero would keep loops from
-vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through).
+vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through,
+but for what `zeros.py` leaves out).
 """
 
 from __future__ import annotations

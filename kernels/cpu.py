@@ -23,6 +23,7 @@ from minicvae.kernels.workspace import Workspace
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
 PARTS = 4  # of the examples, whose gradients of a bias are added up apart
+WORTH_LISTING = 3_000_000  # multiply-adds: from here on a list of terms that are not zero is sooner made than not
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
 
@@ -42,7 +43,7 @@ def _sorted_parts(parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Arr
 
 def _kept(x: Array, width: int, *, columns: bool) -> tuple[Array, Array]:
     """The terms of a product with x, or by its columns, that are not left out: of a large one of mostly zeros."""
-    if x.size * width > WORTH_SHARING and zeros.mostly(x):
+    if x.size * width > WORTH_LISTING and zeros.mostly(x):
         return zeros.of_columns(x) if columns else zeros.of_rows(x)
     return ALL
 
@@ -196,12 +197,12 @@ class Cpu(CpuImages):
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
         constant = x.shape[1] * (log(sigma) + log(2 * pi) / 2)
-        self.run("gaussian", logits, x, nll, derivative, 1 / sigma**2, constant)
+        self.run("gaussian", logits, x, nll, derivative, float(1 / sigma**2), float(constant))
         return nll, derivative
 
     def sigmoid(self, h: Array) -> Array:
         """Number by number."""
-        y = self.empty(h.shape, h.dtype)
+        y = np.empty(h.shape, h.dtype)  # for the caller, not for the step: means are handed out
         self.run("sigmoid", np.ascontiguousarray(h).reshape(h.size), y.reshape(h.size))
         return y
 
@@ -222,7 +223,8 @@ class Cpu(CpuImages):
         weight_decay: float,
     ) -> None:
         """One pass over the three buffers."""
-        self.run("sgd", value, grad, velocity, float(learning_rate), momentum, nesterov, weight_decay)
+        scalars = (float(learning_rate), float(momentum), bool(nesterov), float(weight_decay))
+        self.run("sgd", value, grad, velocity, *scalars)
 
     def adam(
         self,
@@ -241,5 +243,5 @@ class Cpu(CpuImages):
         # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
         decays = (beta1, 1 - beta1, beta2, 1 - beta2)
         corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
-        scalars = (float(learning_rate), *decays, epsilon, *corrections, weight_decay)
-        self.run("adam", value, grad, m, v, *scalars)
+        scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay)
+        self.run("adam", value, grad, m, v, *map(float, scalars))

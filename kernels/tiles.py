@@ -8,7 +8,7 @@ A tile of sums stays in registers while the factors stream past it where they li
                              |    |    |
            a_0k ------->   [ c  | c  | c  ]      a number of the left factor, copied to all lanes, times the three
            a_1k ------->   [ c  | c  | c  ]
-            ...            [       ...    ]      24 multiply-adds for 11 loads: arithmetic is the limit, not memory
+            ...            [       ...    ]      24 multiply-adds for 12 loads: arithmetic is the limit, not memory
            a_7k ------->   [ c  | c  | c  ]
 
 `tile` and `transpose` stand here twice: as plain Python, which says what they do and runs where kernels are not

@@ -26,10 +26,10 @@ from minicvae.tables import table
 __all__ = ["DESCRIPTION", "EXAMPLE", "arguments", "run"]
 
 DESCRIPTION = """\
-Time training steps: a batch gathered from the data, forward, backward, Adam.
-The floor is what no step can go below on this machine: its products at the rate
-of a large matrix product, then one pass over memory for Adam, both measured on
-the spot. GFLOP/s counts the products alone.
+Time training steps on MNIST: a batch gathered, forward, backward, Adam. The
+floor is a step's products, all of them, at the rate of a large matrix product on
+this machine, then one pass over memory for Adam, both measured on the spot.
+GFLOP/s counts these products alone; the cpu leaves terms out that are zero.
 
 --against lets PyTorch or JAX (`pip install 'minicvae[bench]'`) train the same
 model in a process of its own, in every mode that it has; all work in turns, and

@@ -19,9 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.kernels import OneHot, Reference, load
-from minicvae.kernels.cpu import Cpu
+from minicvae.kernels import OneHot, Reference, cpu, load, shared
+from minicvae.kernels.cpu import Cpu, _kept
 from minicvae.kernels.cuda import Cuda
+from minicvae.kernels.pieces import NUMBERS
+from minicvae.kernels.zeros import of_columns, of_rows
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
 HOUSEKEEPING = {"begin_step", "end_steps", "array", "to_numpy"}
@@ -430,3 +432,41 @@ def test_every_override_has_the_signature_of_the_reference(kind):
 def test_every_fast_kernel_is_compared():
     assert set(OVERRIDDEN) - HOUSEKEEPING - {"name"} <= set(CASES)
     assert len(COMPARED) >= 8
+
+
+@given(
+    n=st.integers(2, 50),
+    d=st.integers(2, 50),
+    width=st.integers(2, 50),
+    over=st.booleans(),
+    dark=st.booleans(),
+    columns=st.booleans(),
+)
+def test_terms_are_left_out_of_large_products_of_mostly_zeros(n, d, width, over, dark, columns):
+    x = np.full((n, d), 0 if dark else 1, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "WORTH_LISTING", x.size * width - over)
+        kept = _kept(x, width, columns=columns)
+    if over and dark:
+        for found, expected in zip(kept, (of_columns if columns else of_rows)(x), strict=True):
+            assert found.shape == expected.shape
+    else:
+        assert [a.size for a in kept] == [0, 0]
+
+
+@given(size=st.integers(0, 3 * NUMBERS), seed=seeds)
+def test_long_arrays_have_the_same_sigmoid(size, seed):
+    h = np.random.default_rng(seed).normal(scale=5, size=size)
+    np.testing.assert_allclose(load("cpu").sigmoid(h), reference.sigmoid(h), rtol=1e-14, atol=0)
+
+
+@given(rate=st.sampled_from([1, np.float32(0.5), np.float64(0.5)]), none=st.sampled_from([0, 0.0, np.float32(0)]))
+def test_settings_of_another_type_are_not_compiled_anew(rate, none):
+    value, grad, *moments = (np.ones(3, np.float32) for _ in range(4))
+    k = load("cpu")
+    k.adam(value, grad, *moments, 1, 0.5, 0.9, 0.999, 1e-8, 0.0)
+    k.sgd(value, grad, moments[0], 0.5, 0.0, False, 0.0)
+    compiled = [len(getattr(kernel, "signatures", ())) for kernel in (shared.adam, shared.sgd)]
+    k.adam(value, grad, *moments, 1, rate, none, 0.999, 1e-8, none)
+    k.sgd(value, grad, moments[0], rate, none, bool(none), none)
+    assert [len(getattr(kernel, "signatures", ())) for kernel in (shared.adam, shared.sgd)] == compiled

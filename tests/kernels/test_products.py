@@ -1,12 +1,123 @@
 """Products larger than a tile, a block of the sum, or a piece: right however they are cut."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minicvae.kernels import load
-from minicvae.kernels.compiled_products import CACHE, FEWEST, PIECES, cut, part
-from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS
+from minicvae.kernels import compiled, compiled_products, load
+from minicvae.kernels.compiled_products import ALL, CACHE, FEWEST, PIECES, TERMS, TILES, blocks_of, cut, part
+from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
+from minicvae.kernels.zeros import of_columns, of_rows
+
+WIDTH = VECTORS * VECTOR_BYTES // 4  # columns of a strip of float32 numbers
+
+
+def plainly(name, *arguments, **instead):
+    """Call a kernel's Python code, with others in the place of what it calls."""
+    work = getattr(compiled_products, name)
+    with pytest.MonkeyPatch.context() as patch:
+        for called, other in instead.items():
+            patch.setattr(compiled_products, called, other)
+        return getattr(work, "py_func", work)(*arguments)
+
+
+heights = st.one_of(st.sampled_from([ROWS, 2 * ROWS]), st.integers(1, 4 * ROWS))
+place = st.tuples(st.integers(0, 2), heights, st.integers(0, 5))  # tiles before, rows, rows behind
+
+
+@given(
+    rows=place,
+    columns=st.tuples(st.integers(0, 2), st.integers(1, WIDTH), st.integers(0, 5)),
+    terms=st.integers(0, 2 * TERMS + 9),
+    turned=st.booleans(),
+    listed=st.booleans(),
+    accumulate=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_strip_is_computed_in_tiles_as_high_as_there_are_rows_and_nothing_beside_it(
+    rows, columns, terms, turned, listed, accumulate, seed
+):
+    rng, lanes = np.random.default_rng(seed), VECTOR_BYTES // 4
+    i0, j0 = rows[0] * ROWS, columns[0] * lanes
+    i1, j1 = i0 + rows[1], j0 + columns[1]
+    a = rng.standard_normal((i1 + rows[2], terms)) * (rng.random(terms) < (0.3 if listed else 1))
+    b, a = rng.standard_normal((terms, j1 + columns[2])).astype(np.float32), a.astype(np.float32)
+    expected = np.full((len(a), b.shape[1]), 5, np.float32)
+    c = expected.copy()
+    c[i0:i1, j0:j1] = 5 if accumulate else np.nan
+    expected[i0:i1, j0:j1] = (a @ b)[i0:i1, j0:j1] + (5 if accumulate else 0)
+    heights, expected_heights = [], blocks_of(terms) * ([ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS))
+
+    def note(rows, columns, *more):
+        heights.append(rows)
+        assert columns == j1 - j0
+        assert len(heights) <= len(expected_heights)
+        tile(rows, columns, *more)
+
+    b = np.ascontiguousarray(b.T) if turned else b
+    kept = of_rows(a) if listed else ALL
+    plainly("multiply", a, kept, b, turned, c, (i0, i1, j0, j1), accumulate, tile=note)
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-3)
+    assert heights == expected_heights
+
+
+@given(
+    rows=place,
+    d_out=st.integers(1, 3 * WIDTH),
+    n=st.integers(0, 2 * TERMS + 9),
+    listed=st.booleans(),
+    accumulate=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out, n, listed, accumulate, seed):
+    rng, i0 = np.random.default_rng(seed), rows[0] * ROWS
+    i1 = i0 + rows[1]
+    x = rng.standard_normal((n, i1 + rows[2])) * (rng.random((n, 1)) < (0.3 if listed else 1))
+    g, x = rng.standard_normal((n, d_out)).astype(np.float32), x.astype(np.float32)
+    expected = np.full((x.shape[1], d_out), 5, np.float32)
+    dW = expected.copy()
+    dW[i0:i1] = 5 if accumulate else np.nan
+    expected[i0:i1] = (x.T @ g)[i0:i1] + (5 if accumulate else 0)
+    heights = [ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS)
+    widths = [WIDTH] * (d_out // WIDTH) + [d_out % WIDTH] * (d_out % WIDTH > 0)
+    sizes, expected_sizes = [], blocks_of(n) * [(height, width) for height in heights for width in widths]
+
+    def note(rows, columns, *more):
+        sizes.append((rows, columns))
+        assert len(sizes) <= len(expected_sizes)
+        tile(rows, columns, *more)
+
+    kept = of_columns(x) if listed else ALL
+    plainly("multiply_examples", x, kept, g, dW, i0, i1, accumulate, tile=note)
+    np.testing.assert_allclose(dW, expected, rtol=0, atol=1e-3)
+    assert sizes == expected_sizes
+
+
+@given(
+    at=st.integers(0, 5),
+    columns=st.one_of(st.sampled_from([WIDTH, WIDTH // VECTORS]), st.integers(1, WIDTH)),
+    depth=st.one_of(st.just(TERMS), st.integers(1, TERMS)),
+    more=st.integers(0, 5),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_a_piece_is_transposed_by_vectors_where_they_fit_and_nothing_else_is_read_or_written(
+    at, columns, depth, more, dtype
+):
+    row, lanes, squares = depth + more, VECTOR_BYTES // np.dtype(dtype).itemsize, []
+    b = np.arange(at + (columns - 1) * row + depth).astype(dtype)
+    piece = np.full((depth, columns + more), -1, dtype)
+
+    def note(b, b_at, b_row, piece, piece_at, width):
+        assert 0 <= b_at <= len(b) - (lanes - 1) * b_row - lanes
+        assert 0 <= piece_at <= len(piece) - (lanes - 1) * width - lanes
+        squares.append(piece_at)
+        transpose(b, b_at, b_row, piece, piece_at, width)
+
+    plainly("transpose_piece", b, at, row, columns, depth, piece.reshape(-1), columns + more, transpose=note)
+    expected = at + np.arange(columns) * row + np.arange(depth)[:, None]
+    np.testing.assert_array_equal(piece, np.pad(expected, ((0, 0), (0, more)), constant_values=-1))
+    assert len(set(squares)) == len(squares) == (columns // lanes) * (depth // lanes)
 
 
 @given(
@@ -38,6 +149,17 @@ def test_the_parts_are_whole_units_that_follow_each_other_and_are_alike(number, 
     assert max(sizes) - min(sizes) <= 1
 
 
+@example(terms=0)
+@example(terms=TERMS)
+@example(terms=TERMS + 1)
+@given(terms=st.integers(0, 5 * TERMS))
+def test_a_sum_is_cut_into_as_few_blocks_as_it_can_be(terms):
+    assert (blocks_of(terms) - 1) * TERMS < terms <= blocks_of(terms) * TERMS
+
+
+@example(m=2 * FEWEST, n=1, terms=1, size=4)  # just enough rows for two groups
+@example(m=8 * FEWEST, n=PIECES * WIDTH, terms=1, size=4)  # just enough strips
+@example(m=CACHE // 256, n=PIECES * WIDTH, terms=64, size=4)  # just small enough for the cache
 @given(m=st.integers(1, 5000), n=st.integers(1, 2000), terms=st.integers(1, 2000), size=st.sampled_from([4, 8]))
 def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_for_the_cache(m, n, terms, size):
     strips, groups = cut(m, n, terms, size)
@@ -50,3 +172,97 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
     assert groups == 1 or (m >= groups * FEWEST and not enough(groups // 2))
     assert enough(groups) or m < 2 * groups * FEWEST
     assert FEWEST % ROWS == 0
+
+
+def pieces(name, *arguments, **instead):
+    """How often the queue was asked."""
+    queue = np.zeros(1, np.int64)
+    plainly(name, queue, *arguments, **instead)
+    return queue[0]
+
+
+def assert_each_number_once(shape, bounds):
+    covered = np.zeros(shape, int)
+    for i0, i1, j0, j1 in bounds:
+        covered[i0:i1, j0:j1] += 1
+        assert (i1 - i0) > 0
+        assert 0 < j1 - j0 <= WIDTH
+        assert i0 % ROWS == 0
+        assert j0 % (VECTOR_BYTES // 4) == 0
+    assert (covered == 1).all()
+
+
+tiles = st.tuples(st.integers(0, 70), st.sampled_from([1, 2, ROWS - 1, ROWS]))  # whole ones, rows of the last
+
+
+@given(n=st.integers(1, 600), d_out=st.integers(1, 300), accumulate=st.booleans(), last=st.booleans())
+def test_every_number_of_a_layer_is_computed_in_one_piece_and_then_activated(n, d_out, accumulate, last):
+    x, W, h = (np.empty(shape, np.float32) for shape in ((n, 3), (3, d_out), (n, d_out)))
+    labels, computed, activated = np.empty((n, 0), np.int64), [], []
+
+    def multiply(a, kept, b, turned, c, bounds, more):
+        assert (a is x, kept is ALL, b is W, turned, c is h, more) == (True, True, True, False, True, accumulate)
+        computed.append(bounds)
+
+    asked = pieces(
+        *("dense", x, ALL, W, h, accumulate, last, W, labels, W[0], 2),
+        multiply=multiply,
+        add_rows_activate=lambda h, gathered, rows, b, activation, *bounds: activated.append(bounds),
+    )
+    assert_each_number_once(h.shape, computed)
+    assert activated == (computed if last else [])
+    strips, groups = cut(n, d_out, 3, 4)
+    assert len(computed) == strips * groups == asked - 1
+
+
+@given(size=tiles, n=st.integers(1, 600), d_out=st.integers(1, 99), accumulate=st.booleans(), need=st.booleans())
+def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, accumulate, need):
+    d_in = size[0] * ROWS + size[1]
+    x, g, W, dW, dx = (np.empty(s, np.float32) for s in ((n, d_in), (n, d_out), *[(d_in, d_out)] * 2, (n, d_in)))
+    kept, of_dx, of_dw = (np.ones((2, 2), np.int32), np.ones((2, 2), np.int64)), [], []
+
+    def multiply(a, terms, b, turned, c, bounds, more):
+        assert (a is g, b is W, turned, c is dx, more) == (True, True, True, True, False)
+        assert [(part.size, part.dtype) for part in terms] == [(0, np.int32), (0, np.int64)]  # all, and of `ALL`'s type
+        of_dx.append(bounds)
+
+    def multiply_examples(a, terms, b, c, i0, i1, more):
+        assert (a is x, terms is kept, b is g, c is dW, more) == (True, True, True, True, accumulate)
+        of_dw.append((i0, i1))
+
+    asked = pieces(
+        *("dense_backward", x, kept, g, W, dW, accumulate, dx, need),
+        multiply=multiply,
+        multiply_examples=multiply_examples,
+    )
+    if need:
+        assert_each_number_once(dx.shape, of_dx)
+    strips, groups = cut(n, d_in, d_out, 4)
+    assert len(of_dx) == (strips * groups if need else 0)
+    assert len(of_dx) + len(of_dw) == asked - 1
+    # One row of tiles after the other, for all threads, and neither too many nor too few at a time.
+    assert [start for start, _ in of_dw] == [0, *(end for _, end in of_dw[:-1])]
+    assert of_dw[-1][1] == d_in
+    heights = [-(-(end - start) // ROWS) for start, end in of_dw]
+    assert len(heights) >= min(PIECES, size[0] + 1)
+    assert min(heights) >= (TILES if len(heights) > PIECES else 1)
+    assert max(heights) <= TILES + 1
+
+
+@given(
+    n=st.integers(0, 50),
+    d=st.integers(1, 30),
+    parts=st.integers(1, 6),
+    activation=st.sampled_from(["linear", "relu", "tanh"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_slopes_are_summed_over_parts_of_the_examples(n, d, parts, activation, seed):
+    rng = np.random.default_rng(seed)
+    dy, y = rng.standard_normal((n, d)), rng.uniform(-1, 1, (n, d))
+    g, sums = np.full((n, d), np.nan), np.full((parts, d), np.nan)
+    asked = pieces("slopes", dy, y, g, sums, compiled.ACTIVATION[activation])
+    expected = dy * {"linear": 1, "relu": y > 0, "tanh": 1 - y**2}[activation]
+    assert np.isnan(g).all() if activation == "linear" else np.allclose(g, expected, rtol=0, atol=1e-14)
+    of_parts = [expected[slice(*part(i, parts, n, 1))].sum(axis=0) for i in range(parts)]
+    np.testing.assert_allclose(sums, of_parts, rtol=0, atol=1e-12)
+    assert asked == parts + 1

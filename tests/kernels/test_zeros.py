@@ -1,6 +1,7 @@
 """Terms that are zero: listed as they are, and left out of a product without changing a bit of it."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import config
@@ -8,7 +9,7 @@ from numba import config
 from minicvae.kernels import load
 from minicvae.kernels.compiled_products import ALL, blocks_of, dense, dense_backward, part
 from minicvae.kernels.tiles import ROWS
-from minicvae.kernels.zeros import MOSTLY, mostly, of_columns, of_rows
+from minicvae.kernels.zeros import MOSTLY, SAMPLE, mostly, of_columns, of_rows
 
 SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 DTYPE = st.sampled_from(["float32", "float64"])
@@ -17,14 +18,25 @@ DTYPE = st.sampled_from(["float32", "float64"])
 def images(rng, n, d, dtype, dark=0.9):
     """Of which most pixels are zero, often many beside each other."""
     lit = rng.random((n, d)) > dark
-    lit &= rng.random((n, 1)) < rng.random(d)
+    if dark:
+        lit &= rng.random((n, 1)) < rng.random(d)
     return (rng.standard_normal((n, d)) * lit).astype(dtype)
 
 
-@given(**SHAPES, dtype=DTYPE, columns=st.booleans(), special=st.sampled_from([1.0, np.nan, -np.inf, 5e-324, -1e-45]))
-def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(n, d, dtype, columns, special, seed):
+@given(
+    **SHAPES,
+    dtype=DTYPE,
+    columns=st.booleans(),
+    dark=st.sampled_from([0, 0.9]),
+    signs=st.booleans(),
+    special=st.sampled_from([1.0, np.nan, -np.inf, 5e-324, -1e-45]),
+)
+def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(
+    n, d, dtype, columns, dark, signs, special, seed
+):
     rng = np.random.default_rng(seed)
-    x = images(rng, n, d, dtype)
+    x = images(rng, n, d, dtype, dark)
+    x = np.sign(x) if signs else x  # numbers that could cancel
     x[rng.integers(n), rng.integers(d)] = special
     terms, counts = of_columns(x) if columns else of_rows(x)
     left = x.T if columns else x
@@ -42,6 +54,19 @@ def test_a_sample_tells_whether_most_numbers_are_zero(n, d, share, seed):
     held = np.count_nonzero(x) / x.size
     if x.size < 200 or abs(held - 1 / MOSTLY) > 0.25:  # all are looked at; eight standard deviations of the sample
         assert mostly(x) == (held <= 1 / MOSTLY)
+
+
+@given(step=st.integers(1, 20), more=st.floats(0, 1), seed=SHAPES["seed"])
+def test_the_sample_are_numbers_equally_far_apart_and_a_third_of_them_may_be_lit(step, more, seed):
+    size = (step - 1) * SAMPLE + int(more * (SAMPLE - 1)) + (step == 1)
+    rng, sampled = np.random.default_rng(seed), np.arange(0, size, step)
+    lit = rng.permutation(sampled)[: len(sampled) // MOSTLY + 1]
+    x = np.ones(size, np.float32)
+    x[sampled] = 0
+    x[lit[1:]] = rng.choice([1, -2, 1e-40], len(lit) - 1)
+    assert mostly(x.reshape(1, -1))
+    x[lit[0]] = 1
+    assert not mostly(x.reshape(-1, 1))
 
 
 @given(**SHAPES, d_out=st.integers(1, 100), accumulate=st.booleans(), dtype=DTYPE)
@@ -68,7 +93,9 @@ def test_a_layer_on_dark_images_is_right(n, d, dtype, seed):
     rng, k = np.random.default_rng(seed), load("cpu")
     x, W, b, dy = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, 50), 50, (n, 50)))
     dW, db = np.empty_like(W), np.empty_like(b)
-    y = k.dense([x], W, b, "linear")
-    (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minicvae.kernels.cpu.WORTH_LISTING", 0)
+        y = k.dense([x], W, b, "linear")
+        (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
     for found, expected in ((y, x @ W + b), (dx, dy @ W.T), (dW, x.T @ dy), (db, dy.sum(axis=0))):
         np.testing.assert_allclose(found, expected, rtol=0, atol=2000 * np.finfo(dtype).eps)

@@ -137,13 +137,11 @@ TESTS = {
     "minicvae/schedules": ("test_schedules", "test_training"),
     "kernels/workspace": ("kernels/test_workspace", "kernels/test_cpu"),
     "kernels/compiled": ("kernels/test_cpu", "kernels/test_compiled", "test_optimizers", "kernels/test_reference"),
-    **{
-        f"kernels/{name}": ("kernels/test_cpu", "kernels/test_products", "test_optimizers")
-        for name in ("compiled_products", "pieces")
-    },
+    "kernels/compiled_products": ("kernels/test_products", "kernels/test_zeros", "kernels/test_cpu"),
+    "kernels/pieces": ("kernels/test_pieces", "kernels/test_cpu", "test_optimizers"),
     "kernels/zeros": ("kernels/test_zeros",),
     "kernels/tiles": ("kernels/test_tiles",),
-    "kernels/cpu": ("kernels/test_cpu", "test_optimizers", "kernels/test_reference", "kernels/test_team"),
+    "kernels/cpu": ("kernels/test_cpu", "kernels/test_products", "kernels/test_team", "kernels/test_reference"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
         f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")

@@ -77,6 +77,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:overlap_add: cell = window[a * run:(a + 1) * run] -> cell = window[a * run:(a + 2) * run]",
     ),
     "one of two is one of two, in whatever order": (
+        "minicvae.kernels.tiles:_vector_bytes_and_rows: if platform.machine().lower() in ('arm64', 'aarch64'): -> if platform.machine().lower() in ('aarch64', 'arm64'):",
         "minicvae.gradcheck.report:_heat_map: for axis in (axes.xaxis, axes.yaxis): -> for axis in (axes.yaxis, axes.xaxis):",
         "minicvae.layers.fused:_slides: return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides -> return type(layer) in (ConvTranspose2D, Conv2D) and layer.slides",
     ),
@@ -232,6 +233,51 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, 2 * i_places:] = 0 -> dh[:, i_places:] = 0",
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, 2:] = 0",
         "minicvae.kernels.compiled_images:max_pool_2x2_backward: dh[:, :, 2 * j_places:] = 0 -> dh[:, :, j_places:] = 0",
+    ),
+    "factors, conditions, cases and the ways into a block are the same in either order": (
+        "minicvae.kernels.tiles:_Vectors.rows: return [self.builder.gep(first, [self.builder.mul(apart, _I64(i))]) for i in range(count)] -> return [self.builder.gep(first, [self.builder.mul(_I64(i), apart)]) for i in range(count)]",
+        "minicvae.kernels.tiles:_tile: with b.if_then(b.and_(of_these_rows, b.icmp_signed('==', whole, _I64(vectors)))): -> with b.if_then(b.and_(b.icmp_signed('==', whole, _I64(vectors)), of_these_rows)):",
+        "minicvae.kernels.tiles:_tile: with b.if_then(b.and_(of_these_rows, b.icmp_signed('>', rest, _I64(0)))): -> with b.if_then(b.and_(b.icmp_signed('>', rest, _I64(0)), of_these_rows)):",
+        "minicvae.kernels.tiles:_tile: for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)): -> for rows, vectors in product((1, ROWS), range(1, VECTORS + 1)):",
+        "minicvae.kernels.tiles:_sums: a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(k, b_row)])) -> a_k, b_k = (build.gep(a, [build.mul(a_step, k)]), build.gep(b, [build.mul(k, b_row)]))",
+        "minicvae.kernels.tiles:_sums: a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(k, b_row)])) -> a_k, b_k = (build.gep(a, [build.mul(k, a_step)]), build.gep(b, [build.mul(b_row, k)]))",
+        "minicvae.kernels.tiles:_sums: following = build.add(term, _I64(1)) -> following = build.add(_I64(1), term)",
+        "minicvae.kernels.tiles:_sums: start = [code.either((code.zero, entry), (sums, more)) for sums in before] -> start = [code.either((sums, more), (code.zero, entry)) for sums in before]",
+        "minicvae.kernels.tiles:_sums: ends = [code.either((first, begin), (last, loop)) for first, last in zip(start, after, strict=True)] -> ends = [code.either((last, loop), (first, begin)) for first, last in zip(start, after, strict=True)]",
+        "minicvae.kernels.tiles:_sums: for value, first, last in ((term, _I64(0), following), *zip(sums, start, after, strict=True)): -> for value, first, last in (*zip(sums, start, after, strict=True), (term, _I64(0), following)):",
+    ),
+    "nobody asks for a tile that is wider than `VECTORS`": (
+        "minicvae.kernels.tiles:_tile: for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)): -> for rows, vectors in product((ROWS, 1), range(1, VECTORS + 2)):",
+    ),
+    "a mask of all lanes hides none": (
+        "minicvae.kernels.tiles:_sums: mask = code.first_lanes(columns) if vectors == 1 else None -> mask = code.first_lanes(columns)",
+    ),
+    "memory that nobody reads may be of any size": (
+        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width, c.dtype)",
+        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width if turned else 1, c.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape, g.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (1, 0), g.dtype)",
+        "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (0, 1), g.dtype)",
+    ),
+    "what is written twice is the same both times": (
+        "minicvae.kernels.compiled_products:transpose_piece: for u in range(j, min(j + lanes, columns)): -> for u in range(j, columns):",
+        "minicvae.kernels.compiled_products:transpose_piece: for v in range(k, min(k + lanes, depth)): -> for v in range(k, depth):",
+    ),
+    "no part is asked for that begins behind the end": (
+        "minicvae.kernels.compiled_products:part: return (min(units * number // parts * unit, length), min(units * (number + 1) // parts * unit, length)) -> return (units * number // parts * unit, min(units * (number + 1) // parts * unit, length))",
+    ),
+    "minus a sum of sizes is zero where the sum is": (
+        "minicvae.kernels.zeros:of_rows: size[k] += abs(row[k]) -> size[k] -= abs(row[k])",
+        "minicvae.kernels.zeros:of_columns: of_tile[-1] += abs(row[i]) -> of_tile[-1] -= abs(row[i])",
+    ),
+    "a cut that is as even, some of its bounds a unit further on, is as good": (
+        "minicvae.kernels.compiled_products:part: units = (length + unit - 1) // unit -> units = (length + unit) // unit",
+    ),
+    "rows of a piece that lie further apart hold the same numbers": (
+        "minicvae.kernels.compiled_products:multiply: width = VECTORS * VECTOR_BYTES // c.itemsize -> width = VECTORS * VECTOR_BYTES",
+    ),
+    "what has as many rows and is the same otherwise has been returned before": (
+        "minicvae.kernels.workspace:Workspace.empty: if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]: -> if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) <= shape[0]:",
     ),
 }
 
