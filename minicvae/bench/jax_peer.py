@@ -72,7 +72,7 @@ def tasks(preset, batch_size):
     )
     state = (parameters, *(jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)), jnp.float32(0))
     rng = np.random.default_rng(0)
-    x = jnp.asarray(training_images().reshape(TRAIN, PIXELS) / np.float32(255))
+    x = jnp.asarray(training_images()[:TRAIN].reshape(TRAIN, PIXELS) / np.float32(255))
     c = jnp.asarray(np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=TRAIN)])
     key = jax.random.key(1)
 

@@ -35,7 +35,7 @@ def tasks(preset: str, batch_size: int, device: str) -> dict[str, Callable[[int]
     """step: N training steps, as `fit` makes them; evaluate and generate: N times all test images, 10,000 new ones."""
     model = build(preset, device=device)
     rng = generator(0, Purpose.SHUFFLE)
-    x = training_images().reshape(TRAIN, *model.image_shape)
+    x = training_images()[:TRAIN].reshape(TRAIN, *model.image_shape)
     c = conditions.draw(model.condition, TRAIN, rng)
 
     def step(n: int) -> float:
