@@ -11,8 +11,8 @@ from minicvae.kernels import compiled, pieces
 from minicvae.kernels.pieces import NUMBERS, ROWS
 
 BY_ROWS = ("gather_pixels", "bernoulli", "gaussian", "scale_rows")
-SIZE = {**dict.fromkeys(BY_ROWS, ROWS), "sgd": NUMBERS, "adam": NUMBERS}
-CUT = {"index", "x", "logits", "nll", "derivative", "rows", "scale", "y", "value", "grad", "velocity", "m", "v"}
+SIZE = {**dict.fromkeys(BY_ROWS, ROWS), **dict.fromkeys(("sigmoid", "sgd", "adam"), NUMBERS)}
+CUT = {"index", "x", "logits", "nll", "derivative", "rows", "scale", "h", "y", "value", "grad", "velocity", "m", "v"}
 
 
 def given_to(name, arguments, taken, most):
