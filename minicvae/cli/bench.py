@@ -27,8 +27,8 @@ __all__ = ["DESCRIPTION", "EXAMPLE", "arguments", "run"]
 
 DESCRIPTION = """\
 Time training steps on MNIST: a batch gathered, forward, backward, Adam. The
-floor is a step's products, all of them, at the rate of a large matrix product on
-this machine, then one pass over memory for Adam, both measured on the spot.
+floor is a step's products, all of them, at the rate of a large matrix product
+on this machine, then one pass over memory for Adam, both measured on the spot.
 GFLOP/s counts these products alone; the cpu leaves terms out that are zero.
 
 --against lets PyTorch or JAX (`pip install 'minicvae[bench]'`) train the same
