@@ -6,6 +6,7 @@ written when everything is loaded, compiled and warm.
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from minicvae import datasets
 __all__ = ["serve", "training_images"]
 
 
+@cache
 def training_images() -> np.ndarray:
-    """MNIST's, uint8 (60,000, 28, 28)."""
+    """MNIST's, uint8 (60,000, 28, 28), read once: to unpack them takes a second. To be left as they are."""
     return datasets.load("mnist")[0].x
 
 
