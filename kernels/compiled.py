@@ -96,43 +96,39 @@ def scatter_add(g, labels, dW):
 
 
 # The posterior and the objective: a few thousand numbers, for which an array expression takes longer to begin than to
-# compute. Their arrays are small, and may be views.
+# compute. mean, log_var and what is like them: (m,), all examples' in a row; eps, z, dz: (s, m).
 
 
 @kernel
 def reparameterise(mean, log_var, eps, z):
-    """z = mean + exp(log_var / 2) ⊙ eps; mean, log_var (n, l), eps, z (s, n, l)."""
+    """z = mean + exp(log_var / 2) ⊙ eps."""
     half = z.dtype.type(0.5)
-    for i in range(z.shape[1]):
-        for j in range(z.shape[2]):
-            scale = exp(half * log_var[i, j])
-            for s in range(z.shape[0]):
-                z[s, i, j] = mean[i, j] + scale * eps[s, i, j]
+    for s in range(len(z)):
+        for k in range(len(mean)):
+            z[s, k] = mean[k] + exp(half * log_var[k]) * eps[s, k]
 
 
 @kernel
 def reparameterise_backward(dz, log_var, eps, dmean, dlog_var):
     """dmean = Σ_s dz_s;  dlog_var = Σ_s ½ dz_s ⊙ eps_s ⊙ exp(log_var / 2), over the samples that dz has."""
     half = dz.dtype.type(0.5)
-    for i in range(dz.shape[1]):
-        for j in range(dz.shape[2]):
-            total = weighted = half - half
-            for s in range(dz.shape[0]):
-                total += dz[s, i, j]
-                weighted += dz[s, i, j] * eps[s, i, j]
-            dmean[i, j] = total
-            dlog_var[i, j] = weighted * (half * exp(half * log_var[i, j]))
+    dmean[:] = dlog_var[:] = 0
+    for s in range(len(dz)):
+        for k in range(len(dmean)):
+            dmean[k] += dz[s, k]
+            dlog_var[k] += dz[s, k] * eps[s, k]
+    for k in range(len(dmean)):
+        dlog_var[k] *= half * exp(half * log_var[k])
 
 
 @kernel
 def kl_standard(mean, log_var, kl, dlog_var):
     """kl = ½ (exp(lv) + mean² - 1 - lv) and its derivative by lv; that by mean is mean."""
     half = kl.dtype.type(0.5)
-    for i in range(kl.shape[0]):
-        for j in range(kl.shape[1]):
-            v = expm1(log_var[i, j])
-            kl[i, j] = half * (v - log_var[i, j] + mean[i, j] * mean[i, j])
-            dlog_var[i, j] = half * v
+    for k in range(len(kl)):
+        v = expm1(log_var[k])
+        kl[k] = half * (v - log_var[k] + mean[k] * mean[k])
+        dlog_var[k] = half * v
 
 
 @kernel
@@ -140,42 +136,43 @@ def kl_monte_carlo(mean, log_var, eps, kl, dmean, dlog_var):
     """The mean over the samples of ½ (z² - eps² - lv), and its derivatives z and ½ (z eps exp(lv/2) - 1)."""
     half, one = kl.dtype.type(0.5), kl.dtype.type(1)
     share = one / kl.dtype.type(len(eps))
-    for i in range(kl.shape[0]):
-        for j in range(kl.shape[1]):
-            scale = exp(half * log_var[i, j])
-            ratio = slope = curve = half - half
-            for s in range(eps.shape[0]):
-                step = scale * eps[s, i, j]
-                z = mean[i, j] + step
-                ratio += half * (z * z - eps[s, i, j] * eps[s, i, j] - log_var[i, j])
-                slope += z
-                curve += half * (z * step - one)
-            kl[i, j] = share * ratio
-            dmean[i, j] = share * slope
-            dlog_var[i, j] = share * curve
+    kl[:] = dmean[:] = dlog_var[:] = 0
+    for s in range(len(eps)):
+        for k in range(len(kl)):
+            step = exp(half * log_var[k]) * eps[s, k]
+            z = mean[k] + step
+            kl[k] += half * (z * z - eps[s, k] * eps[s, k] - log_var[k])
+            dmean[k] += z
+            dlog_var[k] += half * (z * step - one)
+    for k in range(len(kl)):
+        kl[k] *= share
+        dmean[k] *= share
+        dlog_var[k] *= share
 
 
 @kernel
 def elbo(nll, kl, weight, floor, dnll, dkl):
     """loss, reconstruction and kl of a batch, summed in float64, and their derivatives; nll (s, n), kl (n, l)."""
-    n = len(kl)
+    n, l = kl.shape
     reconstruction = 0.0
     for s in range(nll.shape[0]):
         for i in range(n):
             reconstruction += nll[s, i]
             dnll[s, i] = 1 / nll.size
     reconstruction /= nll.size
+    means = np.zeros(l)
+    for i in range(n):
+        for j in range(l):
+            means[j] += kl[i, j]
     loss, total = reconstruction, 0.0
-    for j in range(kl.shape[1]):
-        mean = 0.0
-        for i in range(n):
-            mean += kl[i, j]
-        mean /= n
+    for j in range(l):
+        mean = means[j] / n
         total += mean
         loss += weight * (floor if mean < floor else mean)
-        slope = weight / n if mean > floor else 0.0
-        for i in range(n):
-            dkl[i, j] = slope
+        means[j] = weight / n if mean > floor else 0.0
+    for i in range(n):
+        for j in range(l):
+            dkl[i, j] = means[j]
     return loss, reconstruction, total
 
 

@@ -6,8 +6,8 @@ are loops over blocks of the sum and tiles of rows. The first two go through a s
 the columns of Wᵀ are rows of W, which are transposed first, a piece at a time. dW is written row by row, over all
 strips (`multiply_examples`).
 
-Every kernel here is called by all threads that share its work, with the same arguments: each takes pieces of the result
-from the `queue` until none is left.
+The kernels with a `queue` are called by all threads that share their work, with the same arguments: each takes pieces
+of the result until none is left (`spread.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 
 TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first cache while all tiles of rows pass by
-CACHE = 2**18  # bytes of the left factor at a time
+CACHE = 2**19  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
-ALL = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # says to `multiply` that no term is left out
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
-TILES = 4  # of rows of dW that make a piece, or fewer, lest there be less than `PIECES`
+TILES = 12  # of rows of dW that make a piece, or fewer, lest there be less than `PIECES`
+
+
+@kernel
+def all_terms():
+    """Says to `multiply` that no term is left out."""
+    return np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)
 
 
 @kernel
@@ -59,7 +64,7 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
     """c = a b, or c += a b, or with bᵀ where it is turned.
 
     bounds: where the rows of c begin and end, and the columns of the one strip that are computed. kept: the terms that
-    are not left out (`zeros.py`), or `ALL`.
+    are not left out (`zeros.py`), or `all_terms()`.
     """
     (listed, counts), (i0, i1, j0, j1) = kept, bounds
     terms, b_row, c_row = a.shape[1], b.shape[1], c.shape[1]
@@ -150,13 +155,13 @@ def dense(queue, x, kept, W, h, accumulate, last, gathered, rows, b, activation)
     """
     (n, d_in), d_out, lanes = x.shape, W.shape[1], VECTOR_BYTES // h.itemsize
     strips, groups = cut(n, d_out, d_in, h.itemsize)
-    number = take(queue)
+    number = take(queue, strips * groups)
     while number < strips * groups:
         bounds = piece_of(number, strips, groups, n, d_out, lanes)
         multiply(x, kept, W, False, h, bounds, accumulate)
         if last:
             add_rows_activate(h, gathered, rows, b, activation, *bounds)
-        number = take(queue)
+        number = take(queue, strips * groups)
 
 
 @kernel
@@ -165,7 +170,7 @@ def slopes(queue, dy, y, g, sums, activation):
 
     Where f is linear g is dy itself, and is not written.
     """
-    piece = take(queue)
+    piece = take(queue, len(sums))
     while piece < len(sums):
         i, j = part(piece, len(sums), len(dy), 1)
         total = sums[piece]
@@ -177,7 +182,7 @@ def slopes(queue, dy, y, g, sums, activation):
                     total[k] += row[k]
         else:
             slope_times(dy[i:j], y[i:j], g[i:j], total, activation)
-        piece = take(queue)
+        piece = take(queue, len(sums))
 
 
 @kernel
@@ -191,11 +196,11 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     groups = min(tiles, max(tiles // TILES, PIECES))
     strips, dx_groups = cut(n, d_in, g.shape[1], g.itemsize)
     first = strips * dx_groups if need_dx else 0
-    number = take(queue)
+    number = take(queue, first + groups)
     while number < first + groups:
         if number < first:
             bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
-            multiply(g, (kept[0][:0], kept[1][:0]), W, True, dx, bounds, False)
+            multiply(g, all_terms(), W, True, dx, bounds, False)
         else:
             multiply_examples(x, kept, g, dW, *part(number - first, groups, d_in, ROWS), accumulate)
-        number = take(queue)
+        number = take(queue, first + groups)

@@ -13,39 +13,39 @@ from typing import Any
 
 import numpy as np
 
-from minicvae.kernels import compiled, shared, zeros
-from minicvae.kernels.compiled_products import ALL
+from minicvae.kernels import compiled, shared
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.team import SerialBlas, Team, Work
-from minicvae.kernels.workspace import Workspace
+from minicvae.kernels.workspace import Workspace, aligned
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
-PARTS = 4  # of the examples, whose gradients of a bias are added up apart
-WORTH_LISTING = 3_000_000  # multiply-adds: from here on a list of terms that are not zero is sooner made than not
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
 
-def _sorted_parts(parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Array]:
-    """The float parts with their rows of W, and for each example the rows of W that its labels meet, (n, labels)."""
-    floats: list[tuple[Array, slice]] = []
-    labels: list[Array] = []
-    for part, rows in row_blocks(parts):
-        if isinstance(part, OneHot):
-            labels.append(part.labels + rows.start)
-        else:
-            floats.append((np.ascontiguousarray(part), rows))
+def _floats(parts: Sequence[Part], n: int, dtype: Any) -> list[tuple[Array, slice]]:
+    """The float parts with their rows of W; at least one, for the kernels to work with, though it may be empty."""
+    found = [(np.ascontiguousarray(x), rows) for x, rows in row_blocks(parts) if not isinstance(x, OneHot)]
+    return found or [(np.empty((n, 0), dtype), slice(0, 0))]
+
+
+def _rows_of_labels(parts: Sequence[Part], n: int) -> Array:
+    """For each example the rows of W that its labels meet, (n, labels)."""
+    labels = [part.labels + rows.start for part, rows in row_blocks(parts) if isinstance(part, OneHot)]
     if len(labels) == 1:
-        return floats, labels[0][:, None]
-    return floats, np.stack(labels, axis=1) if labels else np.empty((len(floats[0][0]), 0), np.int64)
+        return labels[0][:, None]
+    return np.stack(labels, axis=1) if labels else np.empty((n, 0), np.int64)
 
 
-def _kept(x: Array, width: int, *, columns: bool) -> tuple[Array, Array]:
-    """The terms of a product with x, or by its columns, that are not left out: of a large one of mostly zeros."""
-    if x.size * width > WORTH_LISTING and zeros.mostly(x):
-        return zeros.of_columns(x) if columns else zeros.of_rows(x)
-    return ALL
+def _flat(*arrays: Array) -> list[Array]:
+    """Each as a C-contiguous row of numbers."""
+    return [np.ascontiguousarray(a).reshape(-1) for a in arrays]
+
+
+def _samples(*arrays: Array) -> list[Array]:
+    """Each, of shape (samples, n, l), with a C-contiguous row of numbers for a sample."""
+    return [np.ascontiguousarray(a).reshape(len(a), -1) for a in arrays]
 
 
 class Cpu(CpuImages):
@@ -76,6 +76,12 @@ class Cpu(CpuImages):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array, from the workspace inside a training loop."""
         return self.workspace.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of zeros, for keeps."""
+        result = aligned(shape, dtype)
+        result[...] = 0
+        return result
 
     def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
         """work(start, stop) over `range(length)`, by the team where so many numbers and multiply-adds are worth it.
@@ -108,15 +114,12 @@ class Cpu(CpuImages):
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
         """A product for each float part; with the last one, the gathered rows, the bias and the activation."""
-        floats, labels = _sorted_parts(parts)
-        h = self.empty((len(labels), len(b)), W.dtype)
+        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
+        floats, labels = _floats(parts, n, W.dtype), _rows_of_labels(parts, n)
+        h = self.empty((n, len(b)), W.dtype)
         code = compiled.ACTIVATION[activation]
         for i, (x, rows) in enumerate(floats):
-            last = i == len(floats) - 1
-            self.run("dense", x, _kept(x, h.shape[1], columns=False), W[rows], h, i > 0, last, W, labels, b, code)
-        if not floats:
-            h[...] = 0
-            compiled.add_rows_activate(h, W, labels, b, code, 0, len(h), 0, len(b))
+            self.run("dense", x, W[rows], h, i > 0, i == len(floats) - 1, W, labels, b, code)
         return h
 
     def dense_backward(
@@ -131,26 +134,24 @@ class Cpu(CpuImages):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """The slope and db in one pass, then for each float part both products, for labels a scatter-add."""
+        """The slope and db in one pass; both products of each float part; for labels a scatter-add."""
+        floats = _floats(parts, len(dy), W.dtype)
+        needs = [need for part, need in zip(parts, need_dx, strict=True) if not isinstance(part, OneHot)]
         dy = np.ascontiguousarray(dy)
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
-        sums = self.empty((PARTS, len(db)), y.dtype)
-        self.run("slopes", dy, y, g, sums, db, accumulate, compiled.ACTIVATION[activation])
-
-        dparts: list[Array | None] = []
-        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
+        slopes = dy, y, g, db, compiled.ACTIVATION[activation]
+        dxs: list[Array | None] = []
+        for i, ((x, rows), need) in enumerate(zip(floats, needs or [False], strict=True)):
+            dx = self.empty(x.shape if need else (0, 0), g.dtype)
+            self.run("dense_backward", i == 0, *slopes, x, W[rows], dW[rows], accumulate, dx, need)
+            dxs.append(dx if need else None)
+        for part, rows in row_blocks(parts):
             if isinstance(part, OneHot):
                 if not accumulate:
                     dW[rows] = 0
                 compiled.scatter_add(g, part.labels, dW[rows])
-                dparts.append(None)
-            else:
-                x = np.ascontiguousarray(part)
-                dx = self.empty(x.shape if need else (0, 0), g.dtype)
-                kept = _kept(x, g.shape[1], columns=True)
-                self.run("dense_backward", x, kept, g, W[rows], dW[rows], accumulate, dx, need)
-                dparts.append(dx if need else None)
-        return tuple(dparts)
+        of_floats = iter(dxs)
+        return tuple(None if isinstance(part, OneHot) else next(of_floats) for part in parts)
 
     def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
         """dE[labels_n] += dy_n, row by row."""
@@ -161,25 +162,25 @@ class Cpu(CpuImages):
     def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:
         """Number by number."""
         z = self.empty(eps.shape, mean.dtype)
-        compiled.reparameterise(mean, log_var, eps, z)
+        compiled.reparameterise(*_flat(mean, log_var), *_samples(eps, z))
         return z
 
     def reparameterise_backward(self, dz: Array, log_var: Array, eps: Array) -> tuple[Array, Array]:
         """Number by number."""
         dmean, dlog_var = (self.empty(log_var.shape, dz.dtype) for _ in range(2))
-        compiled.reparameterise_backward(dz, log_var, eps, dmean, dlog_var)
+        compiled.reparameterise_backward(*_samples(dz), *_flat(log_var), *_samples(eps), *_flat(dmean, dlog_var))
         return dmean, dlog_var
 
     def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
         """Number by number."""
         kl, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(2))
-        compiled.kl_standard(mean, log_var, kl, dlog_var)
+        compiled.kl_standard(*_flat(mean, log_var, kl, dlog_var))
         return kl, mean, dlog_var
 
     def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
         """Number by number."""
         kl, dmean, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(3))
-        compiled.kl_monte_carlo(mean, log_var, eps, kl, dmean, dlog_var)
+        compiled.kl_monte_carlo(*_flat(mean, log_var), *_samples(eps), *_flat(kl, dmean, dlog_var))
         return kl, dmean, dlog_var
 
     def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
@@ -202,7 +203,7 @@ class Cpu(CpuImages):
 
     def sigmoid(self, h: Array) -> Array:
         """Number by number."""
-        y = np.empty(h.shape, h.dtype)  # for the caller, not for the step: means are handed out
+        y = aligned(h.shape, h.dtype)  # for the caller, not for the step: means are handed out
         self.run("sigmoid", np.ascontiguousarray(h).reshape(h.size), y.reshape(h.size))
         return y
 

@@ -10,69 +10,75 @@ ROWS, NUMBERS = 8, 2**14  # of a piece: rows of pixels, numbers of a flat array
 
 
 @kernel
+def next_start(queue, length, unit):
+    """Where the next piece of `range(length)` begins, or a number that is not below `length`."""
+    return unit * take(queue, (length + unit - 1) // unit)
+
+
+@kernel
 def gather_pixels(queue, index, x, images):
     """As `compiled.gather_pixels`."""
-    i = ROWS * take(queue)
+    i = next_start(queue, len(x), ROWS)
     while i < len(x):
         j = i + ROWS
         compiled.gather_pixels(index[i:j], x[i:j], images)
-        i = ROWS * take(queue)
+        i = next_start(queue, len(x), ROWS)
 
 
 @kernel
 def bernoulli(queue, logits, x, nll, derivative):
     """As `compiled.bernoulli`."""
-    i = ROWS * take(queue)
+    i = next_start(queue, len(x), ROWS)
     while i < len(x):
         j = i + ROWS
         compiled.bernoulli(logits[i:j], x[i:j], nll[i:j], derivative[i:j])
-        i = ROWS * take(queue)
+        i = next_start(queue, len(x), ROWS)
 
 
 @kernel
 def gaussian(queue, logits, x, nll, derivative, precision, constant):
     """As `compiled.gaussian`."""
-    i = ROWS * take(queue)
+    i = next_start(queue, len(x), ROWS)
     while i < len(x):
         j = i + ROWS
         compiled.gaussian(logits[i:j], x[i:j], nll[i:j], derivative[i:j], precision, constant)
-        i = ROWS * take(queue)
+        i = next_start(queue, len(x), ROWS)
 
 
 @kernel
 def sigmoid(queue, h, y):
     """As `compiled.sigmoid`."""
-    i = NUMBERS * take(queue)
+    i = next_start(queue, len(h), NUMBERS)
     while i < len(h):
         j = i + NUMBERS
         compiled.sigmoid(h[i:j], y[i:j])
-        i = NUMBERS * take(queue)
+        i = next_start(queue, len(h), NUMBERS)
 
 
 @kernel
 def scale_rows(queue, rows, scale, y):
     """As `compiled.scale_rows`."""
-    i = ROWS * take(queue)
+    i = next_start(queue, len(y), ROWS)
     while i < len(y):
         j = i + ROWS
         compiled.scale_rows(rows[i:j], scale[i:j], y[i:j])
-        i = ROWS * take(queue)
+        i = next_start(queue, len(y), ROWS)
 
 
 @kernel
 def sgd(queue, value, grad, velocity, rate, momentum, nesterov, decay, tiny):
     """As `compiled.sgd`."""
-    i = NUMBERS * take(queue)
+    i = next_start(queue, len(value), NUMBERS)
     while i < len(value):
         j = i + NUMBERS
         compiled.sgd(value[i:j], grad[i:j], velocity[i:j], rate, momentum, nesterov, decay, tiny)
-        i = NUMBERS * take(queue)
+        i = next_start(queue, len(value), NUMBERS)
 
 
 @kernel
 def adam(queue, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay, tiny):
     """As `compiled.adam`."""
-    i = NUMBERS * take(queue)
+    i = next_start(queue, len(value), NUMBERS)
     while i < len(value):
         j = i + NUMBERS
         compiled.adam(
@@ -91,4 +97,4 @@ def adam(queue, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_
             decay,
             tiny,
         )
-        i = NUMBERS * take(queue)
+        i = next_start(queue, len(value), NUMBERS)

@@ -62,6 +62,10 @@ class Reference(Convolution):
         """`values` as an array of this device; copied only where that is needed."""
         return self.xp.asarray(values, dtype=dtype)
 
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of zeros, for keeps."""
+        return self.xp.zeros(shape, dtype)
+
     def to_numpy(self, values: Array) -> np.ndarray:
         """`values` as a NumPy array of their own, which no later step overwrites."""
         return np.array(values)

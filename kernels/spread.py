@@ -2,19 +2,26 @@
 
     spread(state, kernel, arguments)      # kernel(queue, *arguments) on every thread that comes
 
-The kernel takes numbers 0, 1, 2, ... from the queue, each given out once, and does the piece of its work that a number
-stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed off its
-core, unless it has begun a piece: the caller does what nobody takes. Cores of one machine are seldom equally fast
-either: who is done sooner does more. What a piece computes does not depend on who took it: the same seed gives the same
-bits.
+The kernel takes numbers from the queue, each of 0, 1, 2, ... given out once, and does the piece of its work that a
+number stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed
+off its core, unless it has begun a piece: what nobody takes the caller does. Cores of one machine are seldom equally
+fast either: who is done sooner does more. What a piece computes does not depend on who took it: the same seed gives the
+same bits.
+
+Each thread begins with a share of its own, neighbouring pieces in a row, and then goes on with what is left of others'.
+What it has read of memory for one piece lies beside what the next one wants, and two threads seldom write to
+neighbouring places at once, which they could only do in turns: a cache line belongs to one core at a time, and
+processors fetch lines in pairs.
+
+Numbers below the smallest normal one count as zero in a kernel (`subnormal.py`), on all threads alike.
 
 Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
 and the next caller wakes them. All that is shared lies in `state`, words of 64 bits, each on a cache line of its own:
 
     OPEN     the number of the job that helpers may join, or 0      INSIDE   how many helpers are in it
     CODE     where its code is, for `helping`                       TAKEN    whether somebody is the caller
-    FRAME    where its arguments are                                QUEUE    the next piece
-    FAILED   whether a piece could not be done                      JOBS     how many there were: no number comes twice
+    FRAME    where its arguments are                                JOBS     how many there were: no number comes twice
+    FAILED   whether a piece could not be done                      QUEUE    of each share, how many pieces were taken
 
 A helper says that it is inside before it looks once more whether the job is open; a caller closes the job before it
 looks whether anybody is inside. Both in that order, seen so by all: neither can miss the other.
@@ -34,31 +41,35 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from minicvae.kernels import compiler
+from minicvae.kernels.subnormal import flush, restore
 
 __all__ = ["Helpers", "alone", "spread", "take"]
 
 LINE = 16  # words from one to the next, two cache lines: processors fetch them in pairs
-OPEN, CODE, FRAME, INSIDE, TAKEN, QUEUE, JOBS = range(0, 7 * LINE, LINE)
-FAILED = QUEUE + 1
+OPEN, CODE, FRAME, INSIDE, TAKEN, JOBS, FAILED, QUEUE = range(0, 8 * LINE, LINE)
 PATIENCE = 8_000  # looks at the state before a helper falls asleep: about 0.2 ms
 MOST = 8  # threads: the work of a step is too small for more
 
 
 def alone() -> np.ndarray:
     """A state without helpers."""
-    return np.zeros(7 * LINE, np.int64)
+    return _state(1)
 
 
-def take(queue: np.ndarray) -> int:
-    """The next number."""
-    number = int(queue[0])
-    queue[0] += 1
-    return number
+def _state(threads: int) -> np.ndarray:
+    return np.zeros(QUEUE + threads * LINE, np.int64)
 
 
 def claim(state: np.ndarray) -> bool:
     """Become the caller, unless somebody is, or kernels are not compiled."""
     return False
+
+
+def add(state: np.ndarray, i: int, value: int) -> int:
+    """state[i] += value, in one instruction; returns what was there before."""
+    before = int(state[i])
+    state[i] += value
+    return before
 
 
 # The words of the state
@@ -68,15 +79,6 @@ _WORD = ir.IntType(64)
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [i])
-
-
-@intrinsic
-def _take(typing_context: Any, queue: Any) -> Any:
-    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
-        place = _place(context, builder, called_with.args[0], args[0], _WORD(0))
-        return builder.atomic_rmw("add", place, _WORD(1), "monotonic")
-
-    return types.int64(queue), code
 
 
 @intrinsic
@@ -110,14 +112,12 @@ def write(typing_context: Any, state: Any, i: Any, value: Any) -> Any:
 
 
 @intrinsic
-def add(typing_context: Any, state: Any, i: Any, value: Any) -> Any:
-    """state[i] += value, in one instruction."""
-
+def _add(typing_context: Any, state: Any, i: Any, value: Any) -> Any:
     def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
-        builder.atomic_rmw("add", _place(context, builder, called_with.args[0], *args[:2]), args[2], "seq_cst")
-        return context.get_dummy_value()
+        place = _place(context, builder, called_with.args[0], *args[:2])
+        return builder.atomic_rmw("add", place, args[2], "seq_cst")
 
-    return types.void(state, types.intp, types.int64), code
+    return types.int64(state, types.intp, types.int64), code
 
 
 @intrinsic
@@ -138,24 +138,30 @@ def pause(typing_context: Any) -> Any:
 
 @intrinsic
 def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> Any:
-    """Write into the state where `kernel(*arguments)` can be called: a function of one address, and that address."""
+    """Write into the state where `kernel(*arguments)` can be called: a function, and the address that it wants.
+
+    The function also wants the number of the thread that calls it, which becomes that of its queue, arguments[0].
+    """
     signature = kernel.get_call_type(typing_context, arguments.types, {})
 
     def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
         frame = cgutils.alloca_once_value(builder, args[2])
         address = ir.IntType(8).as_pointer()
         module = builder.module
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [address]), module.get_unique_name("helping"))
+        kind = ir.FunctionType(ir.VoidType(), [address, _WORD])
+        function = ir.Function(module, kind, module.get_unique_name("helping"))
         function.linkage = "internal"
         within = ir.IRBuilder(function.append_basic_block())
         values = within.load(within.bitcast(function.args[0], frame.type))
         compiled = kernel.dispatcher.get_compile_result(signature)
         context.add_linking_libs([compiled.library])
-        given = cgutils.unpack_tuple(within, values, len(arguments.types))
+        queue, *others = cgutils.unpack_tuple(within, values, len(arguments.types))
+        given = [within.insert_value(queue, function.args[1], 1), *others]
         declared = context.declare_function(module, compiled.fndesc)
         status, _ = context.call_conv.call_function(within, declared, signature.return_type, signature.args, given)
         with within.if_then(status.is_error):
-            failed = _place(context, within, arguments.types[0], given[0], _WORD(FAILED - QUEUE))
+            counts = within.extract_value(queue, 0)
+            failed = _place(context, within, arguments.types[0][0], counts, _WORD(FAILED - QUEUE))
             within.store_atomic(_WORD(1), failed, "seq_cst", 8)
         within.ret_void()
         for i, value in ((CODE, function), (FRAME, frame)):
@@ -167,21 +173,16 @@ def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> An
 
 
 @intrinsic
-def call(typing_context: Any, function: Any, frame: Any) -> Any:
+def call(typing_context: Any, function: Any, frame: Any, thread: Any) -> Any:
     """Call what `describe` has described."""
 
     def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
         address = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [address]).as_pointer()
-        builder.call(builder.inttoptr(args[0], kind), [builder.inttoptr(args[1], address)])
+        kind = ir.FunctionType(ir.VoidType(), [address, _WORD]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [builder.inttoptr(args[1], address), args[2]])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), code
-
-
-@overload(take)
-def _take_compiled(queue):
-    return lambda queue: _take(queue)
+    return types.void(types.int64, types.int64, types.int64), code
 
 
 @overload(claim)
@@ -189,7 +190,28 @@ def _claim_compiled(state):
     return lambda state: _claim(state)
 
 
+@overload(add)
+def _add_compiled(state, i, value):
+    return lambda state, i, value: _add(state, i, value)
+
+
 # The caller and the helper
+
+
+@compiler.kernel
+def take(queue, pieces):
+    """The next of so many pieces, or `pieces` where none is left.
+
+    queue: how many were taken of each share, and the number of the thread that asks.
+    """
+    counts, own = queue
+    shares = len(counts) // LINE
+    for turn in range(shares):
+        share = (own + turn) % shares
+        number = share * pieces // shares + add(counts, share * LINE, 1)
+        if number < (share + 1) * pieces // shares:
+            return number
+    return pieces
 
 
 @njit(**compiler.FLAGS)
@@ -198,26 +220,31 @@ def spread(state, kernel, arguments):
 
     What may go wrong in a kernel is that there is no memory left for it: MemoryError.
     """
+    control = flush()
     if claim(state):
-        describe(state, kernel, (state[QUEUE : QUEUE + 1], *arguments))
-        state[QUEUE] = state[FAILED] = 0
+        describe(state, kernel, ((state[QUEUE:], 0), *arguments))
+        state[FAILED] = 0
+        state[QUEUE:] = 0
         state[JOBS] += 1
         write(state, OPEN, state[JOBS])
-        call(state[CODE], state[FRAME])
+        call(state[CODE], state[FRAME], 0)
         write(state, OPEN, 0)
         while read(state, INSIDE) > 0:
             pause()
         failed = read(state, FAILED) > 0
         write(state, TAKEN, 0)
+        restore(control)
         if failed:
             raise MemoryError("a kernel found no memory to work in")
     else:
-        kernel(np.zeros(1, np.int64), *arguments)
+        kernel((np.zeros(LINE, np.int64), 0), *arguments)
+        restore(control)
 
 
 @compiler.kernel
-def helping(state):
-    """Join every job that is opened, until none was for a while."""
+def helping(state, number):
+    """Join every job that is opened, as the thread of that number, until none was for a while."""
+    flush()
     joined = idle = 0
     while idle < PATIENCE:
         job = read(state, OPEN)
@@ -225,7 +252,7 @@ def helping(state):
             joined, idle = job, 0
             add(state, INSIDE, 1)
             if read(state, OPEN) == job:
-                call(read(state, CODE), read(state, FRAME))
+                call(read(state, CODE), read(state, FRAME), number)
             add(state, INSIDE, -1)
         else:
             idle += 1
@@ -263,10 +290,10 @@ class Helpers:
         with self._lock:
             if self._process == os.getpid():
                 return
-            self._state, self._asleep = alone(), []
+            self._state, self._asleep = _state(self.size), []
             self._bells = [threading.Semaphore(0) for _ in range(self.size - 1)]
             if self._bells:
-                helping.compile((types.int64[::1],))  # here, while no thread could be torn by a fork
+                helping.compile((types.int64[::1], types.int64))  # here, while no thread could be torn by a fork
             for i, bell in enumerate(self._bells):
                 threading.Thread(
                     target=_live, args=(self._state, bell, self._asleep, i), name="minicvae helper", daemon=True
@@ -277,7 +304,7 @@ class Helpers:
 def _live(state: np.ndarray, bell: threading.Semaphore, asleep: list[int], number: int) -> None:
     """What a helper does all its life."""
     while True:
-        helping(state)
+        helping(state, number + 1)
         asleep.append(number)
         bell.acquire()
 

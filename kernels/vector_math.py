@@ -69,16 +69,24 @@ def _exp_overload(x):
 
 
 @njit(inline="always", fastmath={"contract"}, error_model="numpy")
-def _tanh32(x):
-    """tanh(x) in float32, relative error 2e-7: of small x by a fraction, of others by exp(-2|x|).
+def _small_tanh32(x):
+    """tanh(x) for |x| below 0.6, to float32's rounding.
 
     Lambert's continued fraction x / (1 + x²/(3 + x²/(5 + x²/(7 + x²/9)))), written as one quotient, leaves out less
-    than x^11 / 10^7, which is below float32's rounding up to 0.6; beyond that (1 - t) / (1 + t), t = exp(-2|x|), loses
-    no digits in the difference.
+    than x^11 / 10^7.
+    """
+    square = x * x
+    return x * (f32(945) + square * (f32(105) + square)) / (f32(945) + square * (f32(420) + square * f32(15)))
+
+
+@njit(inline="always", fastmath={"contract"}, error_model="numpy")
+def _tanh32(x):
+    """tanh(x) in float32, relative error 2e-7: of small x by a fraction, of others by t = exp(-2|x|).
+
+    Beyond 0.6 the difference in (1 - t) / (1 + t) loses no digits.
     """
     size = abs(x)
-    square = x * x
-    small = x * (f32(945) + square * (f32(105) + square)) / (f32(945) + square * (f32(420) + square * f32(15)))
+    small = _small_tanh32(x)
     t = _exp32(f32(-2) * size)
     large = (f32(1) - t) / (f32(1) + t)
     return small if size < f32(0.6) else (large if x > f32(0) else -large)
@@ -99,8 +107,10 @@ def _tanh_overload(x):
 @njit(inline="always", fastmath={"contract"}, error_model="numpy")
 def _expm1_32(x):
     """exp(x) - 1 in float32, relative error 4e-7: near 0 by 2 t / (1 - t), t = tanh(x / 2), which loses no digits."""
-    t = _tanh32(f32(0.5) * x)
-    return f32(2) * t / (f32(1) - t) if abs(x) < f32(1) else _exp32(x) - f32(1)
+    t = _small_tanh32(f32(0.5) * x)
+    small = f32(2) * t / (f32(1) - t)
+    large = _exp32(x) - f32(1)
+    return small if abs(x) < f32(1) else large
 
 
 def expm1(x: Any) -> Any:

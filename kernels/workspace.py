@@ -12,6 +12,17 @@ import numpy as np
 LINE = 64  # bytes of a cache line
 
 
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised C-contiguous array that begins at a cache line.
+
+    Then no vector lies on two lines, and rows of whole lines that two threads write have no line in common.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + LINE, np.uint8)
+    start = -room.ctypes.data % LINE
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
 class Workspace(threading.local):
     """Gives the i-th request of every step the same memory.
 
@@ -41,18 +52,18 @@ class Workspace(threading.local):
         self._arrays, self._next, self.shares = [], -1, False
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised C-contiguous array."""
+        """An uninitialised C-contiguous array that begins at a cache line."""
         if self._next < 0:
-            return np.empty(shape, dtype)
+            return aligned(shape, dtype)
         i = self._next
         self._next += 1
         if i == len(self._arrays):
-            self._arrays.append(np.empty(shape, dtype))
+            self._arrays.append(aligned(shape, dtype))
         held = self._arrays[i]
         if held.shape == shape and held.dtype == dtype:
             return held
         if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
-            held = self._arrays[i] = np.empty(shape, dtype)
+            held = self._arrays[i] = aligned(shape, dtype)
         return held[: shape[0]]
 
 
@@ -63,10 +74,10 @@ class Scratch(threading.local):
         self._room = np.empty(0, np.uint8)
 
     def empty(self, *shapes: tuple[int, ...], dtype: Any) -> list[np.ndarray]:
-        """An uninitialised C-contiguous array of each shape, until this thread's next call."""
+        """An uninitialised C-contiguous array of each shape, on lines of its own, until this thread's next call."""
         sizes = [prod(shape) * np.dtype(dtype).itemsize for shape in shapes]
         starts = list(accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
         if starts[-1] > len(self._room):
-            self._room = np.empty(starts[-1], np.uint8)
+            self._room = aligned((starts[-1],), np.uint8)
         pieces = zip(starts, sizes, shapes, strict=False)
         return [self._room[start : start + size].view(dtype).reshape(shape) for start, size, shape in pieces]

@@ -18,10 +18,19 @@ import numpy as np
 
 from minicvae.kernels.compiled_products import TERMS, blocks_of, part
 from minicvae.kernels.compiler import kernel
+from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS
 
+WORTH_LISTING = 3_000_000  # multiply-adds: from here on a list of terms that are not zero is sooner made than not
+TILES = 8  # of rows or columns that make a piece
 SAMPLE = 251  # numbers that are looked at, or a few more
 MOSTLY = 3  # of these one in so many at most is not zero, for a product to be worth it
+
+
+@kernel
+def worth_listing(x, width):
+    """Whether terms should be left out of a product of x with so many columns: of a large one of mostly zeros."""
+    return x.size * width > WORTH_LISTING and mostly(x)
 
 
 @kernel
@@ -37,12 +46,12 @@ def mostly(x):
 
 
 @kernel
-def of_rows(x):
+def of_rows(queue, x, terms, counts):
     """(terms, counts) of x W: of `ROWS` rows of x at a time, the columns in which not all are zero; x (n, d)."""
     n, d = x.shape
-    terms, counts = room(n, d)
     size = np.empty(TERMS, x.dtype)
-    for t in range(len(terms)):
+    t = take(queue, len(terms))
+    while t < len(terms):
         for block in range(counts.shape[1]):
             begin, end = part(block, counts.shape[1], d, 1)
             size[:] = 0
@@ -51,31 +60,36 @@ def of_rows(x):
                 for k in range(end - begin):
                     size[k] += abs(row[k])
             counts[t, block] = keep(size[: end - begin], terms[t, begin:end])
-    return terms, counts
+        t = take(queue, len(terms))
 
 
 @kernel
-def of_columns(x):
+def of_columns(queue, x, terms, counts):
     """(terms, counts) of xᵀ g: of `ROWS` columns of x at a time, the rows in which not all are zero; x (n, d)."""
     n, d = x.shape
-    terms, counts = room(d, n)
-    size = np.empty((TERMS, len(terms)), x.dtype)
-    for block in range(counts.shape[1]):
-        begin, end = part(block, counts.shape[1], n, 1)
-        for k in range(begin, end):
-            row, of_tile = x[k], size[k - begin]
-            for t in range(d // ROWS):
-                total = abs(row[t * ROWS])
-                for i in range(1, ROWS):
-                    total += abs(row[t * ROWS + i])
-                of_tile[t] = total
-            if d % ROWS:
-                of_tile[-1] = 0
-                for i in range(d // ROWS * ROWS, d):
-                    of_tile[-1] += abs(row[i])
-        for t in range(len(terms)):
-            counts[t, block] = keep(size[: end - begin, t], terms[t, begin:end])
-    return terms, counts
+    size = np.empty((TERMS, TILES), x.dtype)
+    pieces = (len(terms) + TILES - 1) // TILES
+    piece = take(queue, pieces)
+    while piece < pieces:
+        t0 = piece * TILES
+        tiles = min(TILES, len(terms) - t0)
+        whole = min(tiles, d // ROWS - t0)
+        for block in range(counts.shape[1]):
+            begin, end = part(block, counts.shape[1], n, 1)
+            for k in range(begin, end):
+                row, of_tile = x[k, t0 * ROWS : (t0 + tiles) * ROWS], size[k - begin]
+                for t in range(whole):
+                    total = abs(row[t * ROWS])
+                    for i in range(1, ROWS):
+                        total += abs(row[t * ROWS + i])
+                    of_tile[t] = total
+                if whole < tiles:
+                    of_tile[whole] = 0
+                    for i in range(whole * ROWS, len(row)):
+                        of_tile[whole] += abs(row[i])
+            for t in range(tiles):
+                counts[t0 + t, block] = keep(size[: end - begin, t], terms[t0 + t, begin:end])
+        piece = take(queue, pieces)
 
 
 @kernel

@@ -59,7 +59,7 @@ class SGD(Optimizer):
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """A velocity for every parameter."""
-        velocity = kernels.xp.zeros_like(parameters.value)
+        velocity = kernels.zeros(parameters.value.shape, parameters.value.dtype)
 
         def update(learning_rate: float) -> None:
             kernels.sgd(
@@ -93,7 +93,7 @@ class Adam(Optimizer):
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""
-        m, v = kernels.xp.zeros_like(parameters.value), kernels.xp.zeros_like(parameters.value)
+        m, v = (kernels.zeros(parameters.value.shape, parameters.value.dtype) for _ in range(2))
         step = np.zeros(1, np.int64)
 
         def update(learning_rate: float) -> None:

@@ -122,8 +122,7 @@ class Parameters(Views):
             p.name = name
             parameters.append(p)
         self.size = sum(p.size for p in parameters)
-        self.value = kernels.xp.empty(self.size, dtype)
-        self._grad = kernels.xp.zeros(self.size, dtype)
+        self.value, self._grad = (kernels.zeros((self.size,), dtype) for _ in range(2))
         start = 0
         for i, p in enumerate(parameters):
             block = slice(start, start + p.size)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queues import own_queue
 
 from minicvae.kernels import compiled, pieces
 from minicvae.kernels.pieces import NUMBERS, ROWS
@@ -17,7 +18,7 @@ CUT = {"index", "x", "logits", "nll", "derivative", "rows", "scale", "h", "y", "
 
 def given_to(name, arguments, taken, most):
     """What each call of the kernel in `compiled` was given where others have taken pieces, and the queue's next."""
-    calls, queue = [], np.full(1, taken, np.int64)
+    calls, queue = [], own_queue(taken)
 
     def note(*given):
         assert len(calls) < most, "there are too many pieces"
@@ -27,7 +28,7 @@ def given_to(name, arguments, taken, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, name, note)
         getattr(work, "py_func", work)(queue, *arguments)
-    return calls, queue[0]
+    return calls, queue[0][0]
 
 
 @pytest.mark.parametrize("name", SIZE)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from queues import kept_terms, own_queue
 
 from minicvae.kernels import compiled, compiled_products, load
-from minicvae.kernels.compiled_products import ALL, CACHE, FEWEST, PIECES, TERMS, TILES, blocks_of, cut, part
+from minicvae.kernels.compiled_products import CACHE, FEWEST, PIECES, TERMS, TILES, all_terms, blocks_of, cut, part
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
-from minicvae.kernels.zeros import of_columns, of_rows
 
 WIDTH = VECTORS * VECTOR_BYTES // 4  # columns of a strip of float32 numbers
 
@@ -56,7 +56,7 @@ def test_a_strip_is_computed_in_tiles_as_high_as_there_are_rows_and_nothing_besi
         tile(rows, columns, *more)
 
     b = np.ascontiguousarray(b.T) if turned else b
-    kept = of_rows(a) if listed else ALL
+    kept = kept_terms(a, columns=False) if listed else all_terms()
     plainly("multiply", a, kept, b, turned, c, (i0, i1, j0, j1), accumulate, tile=note)
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-3)
     assert heights == expected_heights
@@ -88,7 +88,7 @@ def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out
         assert len(sizes) <= len(expected_sizes)
         tile(rows, columns, *more)
 
-    kept = of_columns(x) if listed else ALL
+    kept = kept_terms(x, columns=True) if listed else all_terms()
     plainly("multiply_examples", x, kept, g, dW, i0, i1, accumulate, tile=note)
     np.testing.assert_allclose(dW, expected, rtol=0, atol=1e-3)
     assert sizes == expected_sizes
@@ -176,9 +176,9 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
 
 def pieces(name, *arguments, **instead):
     """How often the queue was asked."""
-    queue = np.zeros(1, np.int64)
+    queue = own_queue()
     plainly(name, queue, *arguments, **instead)
-    return queue[0]
+    return queue[0][0]
 
 
 def assert_each_number_once(shape, bounds):
@@ -198,14 +198,14 @@ tiles = st.tuples(st.integers(0, 70), st.sampled_from([1, 2, ROWS - 1, ROWS]))  
 @given(n=st.integers(1, 600), d_out=st.integers(1, 300), accumulate=st.booleans(), last=st.booleans())
 def test_every_number_of_a_layer_is_computed_in_one_piece_and_then_activated(n, d_out, accumulate, last):
     x, W, h = (np.empty(shape, np.float32) for shape in ((n, 3), (3, d_out), (n, d_out)))
-    labels, computed, activated = np.empty((n, 0), np.int64), [], []
+    labels, everything, computed, activated = np.empty((n, 0), np.int64), all_terms(), [], []
 
     def multiply(a, kept, b, turned, c, bounds, more):
-        assert (a is x, kept is ALL, b is W, turned, c is h, more) == (True, True, True, False, True, accumulate)
+        assert (a is x, kept is everything, b is W, turned, c is h, more) == (True, True, True, False, True, accumulate)
         computed.append(bounds)
 
     asked = pieces(
-        *("dense", x, ALL, W, h, accumulate, last, W, labels, W[0], 2),
+        *("dense", x, everything, W, h, accumulate, last, W, labels, W[0], 2),
         multiply=multiply,
         add_rows_activate=lambda h, gathered, rows, b, activation, *bounds: activated.append(bounds),
     )
@@ -223,7 +223,7 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
 
     def multiply(a, terms, b, turned, c, bounds, more):
         assert (a is g, b is W, turned, c is dx, more) == (True, True, True, True, False)
-        assert [(part.size, part.dtype) for part in terms] == [(0, np.int32), (0, np.int64)]  # all, and of `ALL`'s type
+        assert [(part.size, part.dtype) for part in terms] == [(0, np.int32), (0, np.int64)]  # all
         of_dx.append(bounds)
 
     def multiply_examples(a, terms, b, c, i0, i1, more):

@@ -12,25 +12,25 @@ from hypothesis import strategies as st
 from numba import njit
 
 from minicvae.kernels.cpu import Cpu
-from minicvae.kernels.spread import FRAME, MOST, OPEN, TAKEN, Helpers, alone, cores, read, spread, take
+from minicvae.kernels.spread import FRAME, LINE, MOST, OPEN, TAKEN, Helpers, add, alone, cores, read, spread, take
 
 
 @njit(nogil=True)
 def mark(queue, seen):
     """One more for every piece that is taken."""
-    i = take(queue)
+    i = take(queue, len(seen))
     while i < len(seen):
         seen[i] += 1
-        i = take(queue)
+        i = take(queue, len(seen))
 
 
 @njit(nogil=True)
 def meet(queue, present, patience):
     """Say that one more is here, and wait until there are two, though not for ever."""
-    take(present)
+    add(present, 0, 1)
     waited = 0
     while read(present, 0) < 2 and waited < patience:
-        waited = take(queue)
+        waited = take(queue, patience)
 
 
 @njit(nogil=True)
@@ -54,6 +54,32 @@ def test_every_piece_of_every_job_is_done_once(size, lengths):
         assert state[OPEN] == state[TAKEN] == 0
 
 
+@given(shares=st.integers(1, MOST), pieces=st.integers(0, 60), data=st.data())
+def test_each_thread_takes_its_own_share_in_a_row_and_then_what_others_left(shares, pieces, data):
+    counts, taken = np.zeros(shares * LINE, np.int64), [[] for _ in range(shares)]
+    present = set(range(shares))
+    while present:
+        thread = data.draw(st.sampled_from(sorted(present)))
+        number = take((counts, thread), pieces)
+        if number == pieces:
+            present.remove(thread)
+        else:
+            taken[thread].append(number)
+    assert sorted(number for of_one in taken for number in of_one) == list(range(pieces))
+    for thread, numbers in enumerate(taken):
+        share = range(thread * pieces // shares, (thread + 1) * pieces // shares)
+        own = [number for number in numbers if number in share]
+        assert numbers[: len(own)] == sorted(own)  # first of all, and one after the other
+
+
+@given(shares=st.integers(1, MOST), each=st.integers(1, 20))
+def test_the_shares_are_alike(shares, each):
+    counts = np.zeros(shares * LINE, np.int64)
+    for turn in range(each):
+        for thread in range(shares):
+            assert take((counts, thread), shares * each) == thread * each + turn
+
+
 def met(helpers):
     """Whether a helper comes while the caller waits for it; that it has just fallen asleep may happen, not always."""
     for _ in range(100):
@@ -74,12 +100,12 @@ def test_a_helper_joins_the_caller_awake_or_asleep(nap):
 
 @njit(nogil=True)
 def fail(queue, seen, bad):
-    i = take(queue)
+    i = take(queue, len(seen))
     while i < len(seen):
         if i == bad:
             raise ValueError
         seen[i] += 1
-        i = take(queue)
+        i = take(queue, len(seen))
 
 
 @njit(nogil=True)
@@ -98,6 +124,32 @@ def test_a_kernel_that_fails_is_told_and_leaves_all_as_it_was(size):
         assert np.all(seen == 1)
     state = helpers.state
     assert state[OPEN] == state[TAKEN] == 0
+
+
+@njit(nogil=True)
+def halve(queue, there, present, number, found):
+    """Number / 2, wherever a thread has come."""
+    thread = add(there, 0, 1)
+    found[thread] = number[0] / 2
+    meet(queue, present, 10**6)
+
+
+@njit(nogil=True)
+def share_halving(state, there, present, number, found):
+    spread(state, halve, (there, present, number, found))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(size=st.floats(1, 1.99))
+def test_numbers_below_the_smallest_normal_one_are_zero_on_every_thread_and_only_in_kernels(dtype, size):
+    smallest = dtype(size) * np.finfo(dtype).tiny
+    for helpers in (Helpers(1), alone_or_with_others()[1]):
+        assert len(helpers.state) > 0
+        there, found = np.zeros(1, np.int64), np.full(MOST, np.nan, dtype)
+        share_halving(helpers.state, there, np.zeros(1, np.int64), np.array([smallest]), found)
+        assert (found[: there[0]] == 0).all()
+        assert np.isnan(found[there[0] :]).all()
+        assert np.array([smallest])[0] / dtype(2) > 0  # here again as ever
 
 
 def test_without_helpers_the_caller_does_all():

@@ -46,7 +46,7 @@ def test_every_request_is_met_in_shape_and_type_whatever_came_before(steps):
     for wanted in steps:
         arrays = step(workspace, wanted)
         assert [(a.shape, a.dtype) for a in arrays] == [(shape, np.dtype(dtype)) for shape, dtype in wanted]
-        assert all(a.flags.c_contiguous and a.flags.writeable for a in arrays)
+        assert all(a.flags.c_contiguous and a.flags.writeable and address(a) % LINE == 0 for a in arrays)
         assert_apart(arrays)
 
 
@@ -67,6 +67,7 @@ def test_outside_a_loop_of_steps_nothing_is_handed_out_twice(wanted):
     workspace.end()
     after = [workspace.empty(shape, dtype) for shape, dtype in wanted * 2]
     assert_apart([*before, *inside, *after])
+    assert all(address(a) % LINE == 0 for a in (*before, *inside, *after))
 
 
 @given(loops=st.lists(st.integers(0, 3), min_size=1, max_size=3))
@@ -98,6 +99,18 @@ def test_the_cpu_kernels_overwrite_within_a_loop_and_never_after_it():
     np.testing.assert_array_equal(fourth, 2 * rows)
 
 
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), dtype=st.sampled_from(["f4", "f8", "i8"]))
+def test_zeros_begin_at_a_line_and_are_for_keeps(shape, dtype):
+    kernels = load("cpu")
+    kernels.begin_step()
+    arrays = [kernels.zeros(shape, dtype) for _ in range(2)]
+    kernels.end_steps()
+    for a in arrays:
+        assert (a.shape, a.dtype, address(a) % LINE) == (shape, np.dtype(dtype), 0)
+        np.testing.assert_array_equal(a, 0)
+    assert_apart(arrays)
+
+
 @given(calls=st.lists(st.lists(requests.map(lambda wanted: wanted[0]), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_scratch_memory_is_apart_within_a_call_and_the_same_in_the_next(calls):
     scratch = Scratch()
@@ -108,6 +121,7 @@ def test_scratch_memory_is_apart_within_a_call_and_the_same_in_the_next(calls):
         assert all(p.flags.c_contiguous and p.flags.writeable and p.flags.aligned for p in pieces)
         assert_apart(pieces)
         starts = np.array([address(p) for p in pieces])
+        assert starts[0] % LINE == 0
         assert (np.diff(starts) % LINE == 0).all()  # no two threads, nor two pieces, write to one cache line
         assert (np.diff(starts) - [p.nbytes for p in pieces[:-1]] < LINE).all()
         assert [address(p) for p in scratch.empty(*shapes, dtype=dtype)] == [address(p) for p in pieces]

@@ -1,15 +1,16 @@
 """Terms that are zero: listed as they are, and left out of a product without changing a bit of it."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import config
+from queues import kept_terms, own_queue
 
-from minicvae.kernels import load
-from minicvae.kernels.compiled_products import ALL, blocks_of, dense, dense_backward, part
+from minicvae.kernels import load, shared
+from minicvae.kernels.compiled_products import all_terms, blocks_of, dense, dense_backward, part
+from minicvae.kernels.spread import alone
 from minicvae.kernels.tiles import ROWS
-from minicvae.kernels.zeros import MOSTLY, SAMPLE, mostly, of_columns, of_rows
+from minicvae.kernels.zeros import MOSTLY, SAMPLE, TILES, WORTH_LISTING, mostly, of_columns, of_rows, worth_listing
 
 SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 DTYPE = st.sampled_from(["float32", "float64"])
@@ -38,7 +39,7 @@ def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(
     x = images(rng, n, d, dtype, dark)
     x = np.sign(x) if signs else x  # numbers that could cancel
     x[rng.integers(n), rng.integers(d)] = special
-    terms, counts = of_columns(x) if columns else of_rows(x)
+    terms, counts = kept_terms(x, columns)
     left = x.T if columns else x
     blocks = [part(i, blocks_of(left.shape[1]), left.shape[1], 1) for i in range(blocks_of(left.shape[1]))]
     assert len(terms) == -(-len(left) // ROWS)
@@ -75,12 +76,12 @@ def test_what_is_left_out_does_not_change_a_bit(n, d, d_out, accumulate, dtype, 
     x, W, g = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, d_out), (n, d_out)))
     labels, found = np.empty((n, 0), np.int64), []
     for rows, columns in (
-        (ALL, ALL),
-        (of_rows(x), of_columns(x)),
+        (all_terms(), all_terms()),
+        (kept_terms(x, columns=False), kept_terms(x, columns=True)),
     ):
         h, dW, dx = np.ones_like(g), np.ones_like(W), np.empty_like(x)
-        dense(np.zeros(1, np.int64), x, rows, W, h, accumulate, False, W, labels, W[0], 0)
-        dense_backward(np.zeros(1, np.int64), x, columns, g, W, dW, accumulate, dx, True)
+        dense(own_queue(), x, rows, W, h, accumulate, False, W, labels, W[0], 0)
+        dense_backward(own_queue(), x, columns, g, W, dW, accumulate, dx, True)
         found.append((h, dW, dx))
     # NumPy's own product, in the place of a compiled tile, may add in another order.
     atol = 2000 * np.finfo(dtype).eps if config.DISABLE_JIT else 0
@@ -88,14 +89,50 @@ def test_what_is_left_out_does_not_change_a_bit(n, d, d_out, accumulate, dtype, 
         np.testing.assert_allclose(one, other, rtol=0, atol=atol)
 
 
-@given(**SHAPES, dtype=DTYPE)
+@given(n=st.integers(1, 200), d=st.integers(1, 300), columns=st.booleans())
+def test_lists_are_made_some_tiles_at_a_time(n, d, columns):
+    x, queue = np.zeros((n, d), np.float32), own_queue()
+    tiles = -(-(d if columns else n) // ROWS)
+    lists = (
+        np.empty((tiles, n if columns else d), np.int32),
+        np.empty((tiles, blocks_of(n if columns else d)), np.int64),
+    )
+    (of_columns if columns else of_rows)(queue, x, *lists)
+    assert queue[0][0] == 1 + (-(-tiles // TILES) if columns else tiles)
+
+
+@given(n=st.integers(2, 50), d=st.integers(2, 50), over=st.booleans(), dark=st.booleans())
+def test_terms_are_left_out_of_large_products_of_mostly_zeros(n, d, over, dark):
+    x = np.full((n, d), 0 if dark else 1, np.float32)
+    assert worth_listing(x, WORTH_LISTING // x.size + over) == (over and dark)
+
+
+@given(n=st.integers(1, 100), d=st.integers(1, 100), dark=st.booleans(), seed=SHAPES["seed"])
+def test_the_threads_that_share_a_product_have_the_same_lists(n, d, dark, seed):
+    x = images(np.random.default_rng(seed), n, d, np.float32, 0.97 if dark else 0)
+    width = WORTH_LISTING // x.size + 1  # columns that nobody computes
+    for kept, columns in ((shared.kept_of_rows, False), (shared.kept_of_columns, True)):
+        found, listed = kept(alone(), x, width), mostly(x)
+        for one, other in zip(found, kept_terms(x, columns) if listed else all_terms(), strict=True):
+            assert one.shape == other.shape
+        if listed:
+            (terms, counts), (expected, _) = found, kept_terms(x, columns)
+            blocks = [part(i, counts.shape[1], terms.shape[1], 1)[0] for i in range(counts.shape[1])]
+            for t in range(len(terms)):
+                for begin, count in zip(blocks, counts[t], strict=True):
+                    np.testing.assert_array_equal(*(a[t, begin : begin + count] for a in (terms, expected)))
+
+
+@given(n=st.integers(100, 300), d=st.integers(100, 300), dtype=DTYPE, seed=SHAPES["seed"])
 def test_a_layer_on_dark_images_is_right(n, d, dtype, seed):
-    rng, k = np.random.default_rng(seed), load("cpu")
-    x, W, b, dy = images(rng, n, d, dtype), *(rng.standard_normal(s).astype(dtype) for s in ((d, 50), 50, (n, 50)))
+    rng, k, width = np.random.default_rng(seed), load("cpu"), 310
+    x, W, b, dy = (
+        images(rng, n, d, dtype),
+        *(rng.standard_normal(s).astype(dtype) for s in ((d, width), width, (n, width))),
+    )
+    assert worth_listing(x, width)
     dW, db = np.empty_like(W), np.empty_like(b)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minicvae.kernels.cpu.WORTH_LISTING", 0)
-        y = k.dense([x], W, b, "linear")
-        (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
+    y = k.dense([x], W, b, "linear")
+    (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
     for found, expected in ((y, x @ W + b), (dx, dy @ W.T), (dW, x.T @ dy), (db, dy.sum(axis=0))):
         np.testing.assert_allclose(found, expected, rtol=0, atol=2000 * np.finfo(dtype).eps)
