@@ -19,8 +19,9 @@ import numpy as np
 
 from minicvae import __version__, checkpoint
 from minicvae.callbacks import as_sum
+from minicvae.cli.ahead import compile_ahead
 from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
-from minicvae.cli.models import announce_compilation, draw
+from minicvae.cli.models import draw
 from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choice, device_option, number
 from minicvae.conditions import Classes, Nothing, Vector
 from minicvae.description import describe, restore
@@ -204,7 +205,8 @@ def run(args: Namespace) -> int:
         pixels=args.pixels or preset.pixels,
         measured=isinstance(preset.condition, Vector),
     )
-    announce_compilation(args.device)
+    if args.device == "cpu":
+        compile_ahead(preset.name, args.dtype)
     model = _build(preset, data, args)
     settings = _settings(preset, model, args)
     if not args.quiet:

@@ -1,0 +1,93 @@
+"""Two processes compile what a training needs, and nothing is left to compile for its steps."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+
+from minicvae.cli import ahead
+
+WHAT_IS_LEFT = """
+import sys
+import numpy as np
+from minicvae import build
+from minicvae.cli import ahead
+from minicvae.conditions import draw
+from minicvae.kernels import compiled, shared
+
+def compiled_for():
+    kernels = [k for module in (compiled, shared) for k in vars(module).values() if hasattr(k, "nopython_signatures")]
+    return {(k.__module__, k.__name__, str(s)) for k in kernels for s in k.nopython_signatures}
+
+preset, dtype = sys.argv[1:]
+ahead._back(np.dtype(dtype))
+ahead._forward(preset, dtype)
+before, model = compiled_for(), build(preset, dtype=dtype)
+images = np.random.default_rng(0).integers(0, 256, (20, *model.image_shape), np.uint8)
+c = draw(model.condition, 20, np.random.default_rng(0))
+model.fit(images, c, epochs=1, batch_size=10, verbose=0, validation_data=(images, c))
+model.generate(c)
+print(*sorted(compiled_for() - before), sep="\\n", end="")
+"""
+
+
+@pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), ("gaussian", "float64")])
+def test_what_two_processes_compile_is_all_that_a_training_needs(preset, dtype):
+    ran = subprocess.run(
+        [sys.executable, "-c", WHAT_IS_LEFT, preset, dtype], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+
+
+class Process:
+    """In the place of a process: what was done with it."""
+
+    def __init__(self, command, **more):
+        self.command, self.done = command, []
+
+    def wait(self):
+        self.done.append("wait")
+
+    def kill(self):
+        self.done.append("kill")
+
+
+def compile_ahead(monkeypatch, cold, back, cores=2, path="somewhere"):
+    """The processes that were started."""
+    started = []
+
+    def start(command, **more):
+        started.append(Process(command, **more))
+        return started[-1]
+
+    adam = SimpleNamespace(stats=SimpleNamespace(cache_path=path))
+    monkeypatch.setattr(ahead, "shared", SimpleNamespace(adam=adam))
+    monkeypatch.setattr(ahead, "cores", lambda: cores)
+    monkeypatch.setattr(ahead.subprocess, "Popen", start)
+    monkeypatch.setattr(ahead, "announce_compilation", lambda device, also: also() if cold else None)
+    monkeypatch.setattr(ahead, "_back", back)
+    with suppress(KeyboardInterrupt):
+        ahead.compile_ahead("mlp", "float64")
+    return started
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(monkeypatch, cold):
+    started = compile_ahead(monkeypatch, cold, lambda dtype: None)
+    assert [process.done for process in started] == [["wait", "kill"]] * cold
+    assert [process.command[1:] for process in started] == [["-m", "minicvae.cli.ahead", "mlp", "float64"]] * cold
+
+
+@pytest.mark.parametrize(("cores", "path"), [(1, "somewhere"), (2, None)])
+def test_none_is_started_where_that_would_not_help(monkeypatch, cores, path):
+    assert compile_ahead(monkeypatch, True, lambda dtype: None, cores, path) == []
+
+
+def test_ctrl_c_ends_the_second_process(monkeypatch):
+    def interrupted(dtype):
+        raise KeyboardInterrupt
+
+    (process,) = compile_ahead(monkeypatch, True, interrupted)
+    assert process.done == ["kill"]
