@@ -153,9 +153,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.gradcheck.differences:slopes: apart = np.abs(central.row[j] - best.slope) > bound + best.bound -> apart = np.abs(central.row[j] - best.slope) >= bound + best.bound",
         "minicvae.gradcheck.differences:slopes: better = apart | (bound < best.bound) -> better = apart | (bound <= best.bound)",
     ),
-    "differences from any of the points are the same": (
-        "minicvae.gradcheck.differences:rounding_noise: change = points - points[0] -> change = points - points[1]",
-    ),
     "a limit a little higher or lower is as good: rounding errors of the difference lie below, noise far above": (
         "minicvae.gradcheck.differences:rounding_noise: louder = unknown | (measured > SAFETY * noise) if spacing < WIDE else unknown -> louder = unknown | (measured >= SAFETY * noise) if spacing < WIDE else unknown",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
