@@ -188,6 +188,11 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "nobody reads what is made of images that are not there": (
         "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop + start",
+        "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop",
+        "minicvae.kernels.compiled_maps:winograd: block = slice(start, min(start + len(h), len(x))) -> block = slice(start, start + len(h))",
+    ),
+    "any number below zero stands for the length that is to be found": (
+        "minicvae.kernels.compiled_maps:slope: rows = (-1, len(db)) -> rows = (-2, len(db))",
     ),
     "what is upsampled before it is convolved is never pooled behind it": (
         "minicvae.kernels.compiled_maps:upsampled: to = h[:n] if first.size else y[block] -> to = y[block]",
