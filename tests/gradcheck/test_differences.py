@@ -13,9 +13,11 @@ from minicvae.gradcheck.differences import (
     ALTERNATIONS,
     EPS,
     FOURTH_LARGEST,
+    GROWTH,
     LEVELS_MOST,
     LEVELS_WITHIN,
     NOISE_POINTS,
+    NOISE_SPACINGS,
     RATIO,
     SAFETY,
     TINY,
@@ -285,6 +287,32 @@ def test_kinks_that_lie_close_together_are_not_taken_for_noise(seed, close):
     assert np.mean(rounding_noise([line], line(0.0)[1]) < 1e-12) > 0.8
 
 
+@given(sixteenths=st.integers(8, 160), seed=st.integers(0, 2**32))
+@example(sixteenths=8 * GROWTH, seed=0)  # just half as fast: four times, a factor that no rounding changes
+def test_louder_noise_is_taken_unless_it_grows_at_least_half_as_fast_as_the_distance(sixteenths, seed):
+    """Of 100 outputs each grows by a factor of its own, half of them by this, where the distance grows by eight.
+
+    Some stand still at first. Each is measured as if it were alone; a few may not alternate enough to be taken again.
+    """
+    rng, contrasts = np.random.default_rng(seed), _third_differences(NOISE_POINTS)
+    factors = np.where(rng.random(100) < 0.5, sixteenths, rng.integers(8, 160, 100)) / 16
+    first = rng.choice(NOISE_SPACINGS[:4], 100)
+
+    def line(t):
+        mantissa, exponent = math.frexp(t)
+        eights, rest = divmod(exponent, 3)
+        own = np.random.default_rng([seed, rest, int(mantissa * 2**53)]).uniform(-1, 1, 100)
+        return t, np.where(t < first, 0, own * factors**eights)
+
+    expected = np.zeros(100)
+    for spacing in NOISE_SPACINGS[:4]:
+        points = np.stack([line(t * spacing)[1] for t in NOISE_POINTS])
+        sizes = np.sort(np.abs(contrasts @ points), axis=0)[-4] / FOURTH_LARGEST
+        louder = (sizes > SAFETY * expected) & (factors < GROWTH / 2)
+        expected = np.where((spacing >= first) & ((expected == 0) | louder), sizes, expected)
+    assert np.mean(np.isclose(rounding_noise([line], np.zeros(100)), expected, rtol=1e-9, atol=0)) > 0.95
+
+
 def test_noise_beside_which_no_point_can_be_further_away_is_believed():
     x = np.linspace(0.5, 2, 50)
 
@@ -453,6 +481,24 @@ def test_a_jump_that_lasts_at_the_smallest_steps_is_the_estimate(seed, h, levels
         else:
             assert found == (-1, -1, -1, -1)
     assert 0 < lasting < m
+
+
+@given(bends=st.lists(st.floats(-1, 1), min_size=3, max_size=6), first=st.floats(1e-3, 1e3))
+def test_half_the_jump_is_half_of_what_the_larger_of_two_orders_shows(bends, first):
+    """F is even, so that its slope is 0 and the bound half the jump; behind the last of the steps its domain ends."""
+    scheme, shown = _Scheme(1), []
+    for level, bend in enumerate(bends):
+        scheme.extend(np.array([bend]))
+        shown += [max(abs(scheme.row[j][0]), abs(scheme.row[j + 1][0])) for j in range(1, level)]
+
+    def line(t):
+        level = round(math.log(first / abs(t), RATIO))
+        return t, np.array([abs(t) * bends[level] / 2 if level < len(bends) else np.nan])
+
+    found = slopes([line], np.array([first]), *np.array([[0.0], [1.0], [0.0]]))
+    assert found.slope[0] == 0
+    assert found.jump[0] == pytest.approx(min(shown) / 2, abs=1e-12)
+    assert found.bound[0] == pytest.approx(found.jump[0], abs=1e-12)
 
 
 @given(slope=st.floats(0.5, 5), first=st.floats(0.01, 1))

@@ -153,9 +153,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.gradcheck.differences:slopes: apart = np.abs(central.row[j] - best.slope) > bound + best.bound -> apart = np.abs(central.row[j] - best.slope) >= bound + best.bound",
         "minicvae.gradcheck.differences:slopes: better = apart | (bound < best.bound) -> better = apart | (bound <= best.bound)",
     ),
-    "differences from any of the points are the same": (
-        "minicvae.gradcheck.differences:rounding_noise: change = points - points[0] -> change = points - points[1]",
-    ),
     "a limit a little higher or lower is as good: rounding errors of the difference lie below, noise far above": (
         "minicvae.gradcheck.differences:rounding_noise: louder = unknown | (measured > SAFETY * noise) if spacing < WIDE else unknown -> louder = unknown | (measured >= SAFETY * noise) if spacing < WIDE else unknown",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
@@ -191,6 +188,11 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "nobody reads what is made of images that are not there": (
         "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop + start",
+        "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop",
+        "minicvae.kernels.compiled_maps:winograd: block = slice(start, min(start + len(h), len(x))) -> block = slice(start, start + len(h))",
+    ),
+    "any number below zero stands for the length that is to be found": (
+        "minicvae.kernels.compiled_maps:slope: rows = (-1, len(db)) -> rows = (-2, len(db))",
     ),
     "what is upsampled before it is convolved is never pooled behind it": (
         "minicvae.kernels.compiled_maps:upsampled: to = h[:n] if first.size else y[block] -> to = y[block]",
