@@ -270,7 +270,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "minus a sum of sizes is zero where the sum is": (
         "minicvae.kernels.zeros:of_rows: size[k] += abs(row[k]) -> size[k] -= abs(row[k])",
-        "minicvae.kernels.zeros:of_columns: of_tile[-1] += abs(row[i]) -> of_tile[-1] -= abs(row[i])",
+        "minicvae.kernels.zeros:of_columns: of_tile[whole] += abs(row[i]) -> of_tile[whole] -= abs(row[i])",
     ),
     "a cut that is as even, some of its bounds a unit further on, is as good": (
         "minicvae.kernels.compiled_products:part: units = (length + unit - 1) // unit -> units = (length + unit) // unit",
