@@ -281,6 +281,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "what has as many rows and is the same otherwise has been returned before": (
         "minicvae.kernels.workspace:Workspace.empty: if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]: -> if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) <= shape[0]:",
     ),
+    "an array without numbers is as empty in any shape": (
+        "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((1, 0), np.int32), np.empty((0, 0), np.int64))",
+        "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 1), np.int32), np.empty((0, 0), np.int64))",
+        "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 0), np.int32), np.empty((1, 0), np.int64))",
+        "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 0), np.int32), np.empty((0, 1), np.int64))",
+    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
