@@ -29,9 +29,14 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.reference:Reference.clip: if norm > limit: -> if norm >= limit:",
         "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x >= f32(89.0) else f32(-87.0) if x < f32(-87.0) else x",
         "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x <= f32(-87.0) else x",
+        "minicvae.kernels.compiled:sigmoid: y[i] = (one if h[i] >= zero else t) / (one + t) -> y[i] = (one if h[i] > zero else t) / (one + t)",
+        "minicvae.kernels.vector_math:_exp32: return f32(np.inf) if x > f32(88.722839) else p * lower * upper -> return f32(np.inf) if x >= f32(88.722839) else p * lower * upper",
     ),
     "the bound only keeps from overflow what is not chosen": (
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(-87.0) if x < f32(-87.0) else x",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(90.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x",
+        "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x > f32(90.0) else f32(-87.0) if x < f32(-87.0) else x",
     ),
     "map ends with the shortest of its arguments, which has two": (
         "minicvae.kernels.image_maps:Upsampled.__init__: (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding)) -> (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat(padding))",
@@ -286,6 +291,13 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 1), np.int32), np.empty((0, 0), np.int64))",
         "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 0), np.int32), np.empty((1, 0), np.int64))",
         "minicvae.kernels.compiled_products:all_terms: return (np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)) -> return (np.empty((0, 0), np.int32), np.empty((0, 1), np.int64))",
+    ),
+    "what is above the largest number is infinite as a product too": (
+        "minicvae.kernels.vector_math:_exp32: return f32(np.inf) if x > f32(88.722839) else p * lower * upper -> return p * lower * upper",
+        "minicvae.kernels.vector_math:_exp32: return f32(np.inf) if x > f32(88.722839) else p * lower * upper -> return f32(np.inf) if x > f32(89.722839) else p * lower * upper",
+    ),
+    "at the limit itself both ways are right to the last digit": (
+        "minicvae.kernels.vector_math:_expm1_32: return small if abs(x) < f32(1) else large -> return small if abs(x) <= f32(1) else large",
     ),
 }
 
