@@ -358,6 +358,8 @@ def assert_close(kernels, case, dtype, layout=np.ascontiguousarray):
     laid_out = arguments | {name: layout(arguments[name]) for name in case.layouts}
     exact = {name: a.astype(np.float64) if a.dtype == dtype else a for name, a in arguments.items()}
     results, truths = on_device(kernels, case.run, laid_out), case.run(reference, exact)
+    for name, a in exact.items():
+        np.testing.assert_array_equal(laid_out[name], a, err_msg=f"{name} is the caller's")
     assert results.keys() == truths.keys()
     allowed = 8 * np.sqrt(case.terms) * np.finfo(dtype).eps / 2
     for name, size in case.sizes(exact).items():
