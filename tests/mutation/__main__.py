@@ -141,7 +141,13 @@ TESTS = {
     "kernels/pieces": ("kernels/test_pieces", "kernels/test_cpu", "test_optimizers"),
     "kernels/zeros": ("kernels/test_zeros",),
     "kernels/tiles": ("kernels/test_tiles",),
-    "kernels/cpu": ("kernels/test_cpu", "kernels/test_products", "kernels/test_team", "kernels/test_reference"),
+    "kernels/cpu": (
+        "kernels/test_cpu",
+        "kernels/test_products",
+        "kernels/test_team",
+        "kernels/test_workspace",
+        "kernels/test_reference",
+    ),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
         f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")
