@@ -6,11 +6,11 @@ from minicvae.kernels import zeros
 from minicvae.kernels.spread import LINE
 
 
-def own_queue(taken=0):
-    """A queue, and the word that counts what was asked of it."""
-    counts = np.zeros(LINE, np.int64)
+def own_queue(taken=0, shares=1, own=0):
+    """A queue, whose first word counts what was asked of its first share, and the thread's own share of it."""
+    counts = np.zeros(shares * LINE, np.int64)
     counts[0] = taken
-    return counts, 0
+    return counts, own
 
 
 def kept_terms(x, columns):

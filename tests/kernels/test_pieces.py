@@ -10,7 +10,6 @@ from queues import own_queue
 
 from minicvae.kernels import compiled, pieces
 from minicvae.kernels.pieces import NUMBERS, ROWS, next_start
-from minicvae.kernels.spread import LINE
 
 BY_ROWS = ("gather_pixels", "bernoulli", "gaussian", "scale_rows")
 SIZE = {**dict.fromkeys(BY_ROWS, ROWS), **dict.fromkeys(("sigmoid", "sgd", "adam"), NUMBERS)}
@@ -54,7 +53,7 @@ def test_every_piece_is_given_to_the_kernel_once_and_what_is_no_array_as_it_is(n
     unit=st.integers(1, 9), whole=st.integers(0, 6), less=st.integers(0, 1), shares=st.integers(1, 4), data=st.data()
 )
 def test_no_thread_stops_while_a_piece_of_any_share_is_left(unit, whole, less, shares, data):
-    length, own = max(whole * unit - less, 0), data.draw(st.integers(0, shares - 1))
-    starts, queue = range(0, length, unit), (np.zeros(shares * LINE, np.int64), own)
+    length = max(whole * unit - less, 0)
+    starts, queue = range(0, length, unit), own_queue(shares=shares, own=data.draw(st.integers(0, shares - 1)))
     assert sorted(next_start(queue, length, unit) for _ in starts) == list(starts)
     assert next_start(queue, length, unit) >= length

@@ -250,6 +250,34 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
 
 
 @given(
+    n=st.integers(1, 600),
+    d_in=st.integers(1, 300),
+    d_out=st.integers(1, 300),
+    shares=st.integers(2, 4),
+    data=st.data(),
+)
+def test_a_thread_that_is_alone_computes_the_pieces_of_all_shares(n, d_in, d_out, shares, data):
+    x, W, h = (np.empty(shape, np.float32) for shape in ((n, d_in), (d_in, d_out), (n, d_out)))
+    labels, everything, own = np.empty((n, 0), np.int64), all_terms(), data.draw(st.integers(0, shares - 1))
+    of_h, of_dx, of_dw = [], [], []
+
+    def multiply(a, kept, b, turned, c, bounds, more):
+        (of_dx if turned else of_h).append(bounds)
+
+    def multiply_examples(x, kept, g, dW, i0, i1, more):
+        of_dw.append((i0, i1))
+
+    instead, queues = {"multiply": multiply}, [own_queue(shares=shares, own=own) for _ in range(2)]
+    plainly("dense", queues[0], x, everything, W, h, False, False, W, labels, W[0], 0, **instead)
+    instead |= {"multiply_examples": multiply_examples}
+    plainly("dense_backward", queues[1], x, everything, h, W, W, False, x, True, **instead)
+    assert_each_number_once(h.shape, of_h)
+    assert_each_number_once(x.shape, of_dx)
+    assert [start for start, _ in sorted(of_dw)] == [0, *(end for _, end in sorted(of_dw)[:-1])]
+    assert max(of_dw)[1] == d_in
+
+
+@given(
     n=st.integers(0, 50),
     d=st.integers(1, 30),
     parts=st.integers(1, 6),
