@@ -11,6 +11,7 @@ from minicvae.kernels.compiled_products import CACHE, FEWEST, PIECES, TERMS, TIL
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 
 WIDTH = VECTORS * VECTOR_BYTES // 4  # columns of a strip of float32 numbers
+ENDLESS = 1000  # pieces, of which no product here has so many
 
 
 def plainly(name, *arguments, **instead):
@@ -203,6 +204,7 @@ def test_every_number_of_a_layer_is_computed_in_one_piece_and_then_activated(n, 
     def multiply(a, kept, b, turned, c, bounds, more):
         assert (a is x, kept is everything, b is W, turned, c is h, more) == (True, True, True, False, True, accumulate)
         computed.append(bounds)
+        assert len(computed) < ENDLESS
 
     asked = pieces(
         *("dense", x, everything, W, h, accumulate, last, W, labels, W[0], 2),
@@ -225,10 +227,12 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
         assert (a is g, b is W, turned, c is dx, more) == (True, True, True, True, False)
         assert [(part.size, part.dtype) for part in terms] == [(0, np.int32), (0, np.int64)]  # all
         of_dx.append(bounds)
+        assert len(of_dx) < ENDLESS
 
     def multiply_examples(a, terms, b, c, i0, i1, more):
         assert (a is x, terms is kept, b is g, c is dW, more) == (True, True, True, True, accumulate)
         of_dw.append((i0, i1))
+        assert len(of_dw) < ENDLESS
 
     asked = pieces(
         *("dense_backward", x, kept, g, W, dW, accumulate, dx, need),
@@ -266,6 +270,7 @@ def test_a_thread_that_is_alone_computes_the_pieces_of_all_shares(n, d_in, d_out
 
     def multiply_examples(x, kept, g, dW, i0, i1, more):
         of_dw.append((i0, i1))
+        assert len(of_dw) < ENDLESS
 
     instead, queues = {"multiply": multiply}, [own_queue(shares=shares, own=own) for _ in range(2)]
     plainly("dense", queues[0], x, everything, W, h, False, False, W, labels, W[0], 0, **instead)
