@@ -193,7 +193,7 @@ def assert_each_number_once(shape, bounds):
     assert (covered == 1).all()
 
 
-tiles = st.tuples(st.integers(0, 70), st.sampled_from([1, 2, ROWS - 1, ROWS]))  # whole ones, rows of the last
+tiles = st.tuples(st.integers(0, 20 * TILES), st.sampled_from([1, 2, ROWS - 1, ROWS]))  # whole ones, rows of the last
 
 
 @given(n=st.integers(1, 600), d_out=st.integers(1, 300), accumulate=st.booleans(), last=st.booleans())
@@ -250,7 +250,7 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
     heights = [-(-(end - start) // ROWS) for start, end in of_dw]
     assert len(heights) >= min(PIECES, size[0] + 1)
     assert min(heights) >= (TILES if len(heights) > PIECES else 1)
-    assert max(heights) <= TILES + 1
+    assert max(heights) <= TILES + 2
 
 
 @given(
