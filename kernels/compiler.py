@@ -7,7 +7,8 @@ but for what `zeros.py` leaves out).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -53,11 +54,44 @@ PLACES = ",".join(f"{__name__}.{place.__name__}" for place in (Chosen, Beside, H
 FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """No other process writes compiled code into the folder meanwhile: Numba reads an index, adds to it, writes it.
+
+    On Windows, and where the folder cannot be written, others are not kept out.
+    """
+    try:
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "minicvae.lock", "w")  # noqa: SIM115
+    except (ImportError, OSError):
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _kept_by_one_at_a_time(compiled: Any) -> Any:
+    """The function, which no other process keeps on disk while this one does."""
+    if not config.DISABLE_JIT:
+        cache = compiled._cache
+        save, folder = cache.save_overload, Path(cache.cache_path)
+
+        def save_overload(*args: Any) -> None:
+            with only_writer(folder):
+                save(*args)
+
+        cache.save_overload = save_overload
+    return compiled
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
     try:
-        return njit(cache=True, **FLAGS)(function)
+        return _kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function))
     except RuntimeError:  # no folder of these can be written
         return njit(**FLAGS)(function)
     finally:

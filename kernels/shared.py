@@ -8,39 +8,33 @@ Numbers come as Python's and are rounded here: it takes Numba microseconds to lo
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from minicvae.kernels import compiled_products, pieces, zeros
-from minicvae.kernels.compiler import kernel
+from minicvae.kernels.compiler import FLAGS, kernel
 from minicvae.kernels.spread import spread
 
 PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 
 
-@kernel
-def kept_of_rows(state, x, width):
-    """The terms of x W that are not left out (`zeros.py`), where W has so many columns."""
+@njit(**FLAGS)
+def kept(state, listed, x, rows, terms, width):
+    """The terms that are not left out of a product of x, in so many rows and terms, where the other factor has `width`.
+
+    listed: `zeros.of_rows` or `zeros.of_columns`.
+    """
     if not zeros.worth_listing(x, width):
         return compiled_products.all_terms()
-    terms, counts = zeros.room(x.shape[0], x.shape[1])
-    spread(state, zeros.of_rows, (x, terms, counts))
-    return terms, counts
-
-
-@kernel
-def kept_of_columns(state, x, width):
-    """The terms of xᵀ g that are not left out, where g has so many columns."""
-    if not zeros.worth_listing(x, width):
-        return compiled_products.all_terms()
-    terms, counts = zeros.room(x.shape[1], x.shape[0])
-    spread(state, zeros.of_columns, (x, terms, counts))
-    return terms, counts
+    lists = zeros.room(rows, terms)
+    spread(state, listed, (x, *lists))
+    return lists
 
 
 @kernel
 def dense(state, x, W, h, accumulate, last, gathered, rows, b, activation):
     """As `compiled_products.dense`, without the terms that are zero."""
-    kept = kept_of_rows(state, x, W.shape[1])
-    spread(state, compiled_products.dense, (x, kept, W, h, accumulate, last, gathered, rows, b, activation))
+    listed = kept(state, zeros.of_rows, x, x.shape[0], x.shape[1], W.shape[1])
+    spread(state, compiled_products.dense, (x, listed, W, h, accumulate, last, gathered, rows, b, activation))
 
 
 @kernel
@@ -60,8 +54,8 @@ def dense_backward(state, first, dy, y, g, db, activation, x, W, dW, accumulate,
     """The `slopes`, with the `first` part of a joined input; then as `compiled_products.dense_backward`."""
     if first:
         slopes(state, dy, y, g, db, accumulate, activation)
-    kept = kept_of_columns(state, x, W.shape[1])
-    spread(state, compiled_products.dense_backward, (x, kept, g, W, dW, accumulate, dx, need_dx))
+    listed = kept(state, zeros.of_columns, x, x.shape[1], x.shape[0], W.shape[1])
+    spread(state, compiled_products.dense_backward, (x, listed, g, W, dW, accumulate, dx, need_dx))
 
 
 @kernel

@@ -13,7 +13,7 @@ What it has read of memory for one piece lies beside what the next one wants, an
 neighbouring places at once, which they could only do in turns: a cache line belongs to one core at a time, and
 processors fetch lines in pairs.
 
-Numbers below the smallest normal one count as zero in a kernel (`subnormal.py`), on all threads alike.
+Numbers below the smallest normal one count as zero in what is spread (`subnormal.py`), on all threads alike.
 
 Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
 and the next caller wakes them. All that is shared lies in `state`, words of 64 bits, each on a cache line of its own:
@@ -60,8 +60,8 @@ def _state(threads: int) -> np.ndarray:
     return np.zeros(QUEUE + threads * LINE, np.int64)
 
 
-def claim(state: np.ndarray) -> bool:
-    """Become the caller, unless somebody is, or kernels are not compiled."""
+def compiled() -> bool:
+    """Whether this is compiled code."""
     return False
 
 
@@ -82,7 +82,9 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
 
 
 @intrinsic
-def _claim(typing_context: Any, state: Any) -> Any:
+def claim(typing_context: Any, state: Any) -> Any:
+    """Become the caller, unless somebody is."""
+
     def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
         place = _place(context, builder, called_with.args[0], args[0], _WORD(TAKEN))
         return builder.extract_value(builder.cmpxchg(place, _WORD(0), _WORD(1), "seq_cst"), 1)
@@ -185,9 +187,9 @@ def call(typing_context: Any, function: Any, frame: Any, thread: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), code
 
 
-@overload(claim)
-def _claim_compiled(state):
-    return lambda state: _claim(state)
+@overload(compiled)
+def _compiled():
+    return lambda: True
 
 
 @overload(add)
@@ -218,27 +220,28 @@ def take(queue, pieces):
 def spread(state, kernel, arguments):
     """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done.
 
-    What may go wrong in a kernel is that there is no memory left for it: MemoryError.
+    Where somebody else is the caller, it is done here alone. What may go wrong in a kernel is that there is no memory
+    left for it: MemoryError.
     """
-    control = flush()
-    if claim(state):
-        describe(state, kernel, ((state[QUEUE:], 0), *arguments))
-        state[FAILED] = 0
-        state[QUEUE:] = 0
-        state[JOBS] += 1
-        write(state, OPEN, state[JOBS])
-        call(state[CODE], state[FRAME], 0)
-        write(state, OPEN, 0)
-        while read(state, INSIDE) > 0:
-            pause()
-        failed = read(state, FAILED) > 0
-        write(state, TAKEN, 0)
-        restore(control)
-        if failed:
-            raise MemoryError("a kernel found no memory to work in")
-    else:
+    if not compiled():
         kernel((np.zeros(LINE, np.int64), 0), *arguments)
-        restore(control)
+        return
+    job = state if claim(state) else np.zeros(QUEUE + LINE, np.int64)
+    describe(job, kernel, ((job[QUEUE:], 0), *arguments))
+    job[FAILED] = 0
+    job[QUEUE:] = 0
+    job[JOBS] += 1
+    control = flush()
+    write(job, OPEN, job[JOBS])
+    call(job[CODE], job[FRAME], 0)
+    write(job, OPEN, 0)
+    while read(job, INSIDE) > 0:
+        pause()
+    restore(control)
+    failed = read(job, FAILED) > 0
+    write(job, TAKEN, 0)
+    if failed:
+        raise MemoryError("a kernel failed, most likely for lack of memory")
 
 
 @compiler.kernel

@@ -15,7 +15,8 @@ LINE = 64  # bytes of a cache line
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised C-contiguous array that begins at a cache line.
 
-    Then no vector lies on two lines, and rows of whole lines that two threads write have no line in common.
+    Where rows are whole lines, no vector then lies on two of them, and two threads that write neighbouring columns have
+    no line in common.
     """
     size = prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + LINE, np.uint8)

@@ -1,17 +1,20 @@
 """The kernels of a training compiled by two processes, where this machine has not compiled them yet.
 
 Numba compiles one function at a time, and keeps what it has compiled on disk. So one process compiles what a step needs
-on its way forward, this one what it needs on its way back, and each finds there what the other has done.
+on its way forward, this one what dense layers and Adam need on the way back, and each finds there what the other has
+done. The backward of convolutions, and another optimiser, are compiled when they are first called.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
+from numba.core import event
 
-from minicvae.cli.models import announce_compilation
 from minicvae.conditions import draw
 from minicvae.kernels import OneHot, load, shared
 from minicvae.kernels.spread import cores
@@ -23,6 +26,21 @@ from minicvae.randomness import Purpose, generator
 __all__ = ["compile_ahead"]
 
 
+class _First(event.Listener):
+    """Calls a function when Numba begins to compile something for the first time."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then: Callable[[], None] | None = then
+
+    def on_start(self, event: object) -> None:
+        then, self._then = self._then, None
+        if then:
+            then()
+
+    def on_end(self, event: object) -> None:
+        pass
+
+
 def compile_ahead(preset: str, dtype: str) -> None:
     """Let both halves be compiled, and wait for them; where they are compiled already they are only loaded."""
     others: list[subprocess.Popen[bytes]] = []
@@ -30,15 +48,18 @@ def compile_ahead(preset: str, dtype: str) -> None:
     def start() -> None:
         if cores() < 2 or not shared.adam.stats.cache_path:
             return  # nobody would be faster, or could pass on what is compiled
-        command = [sys.executable, "-m", __name__, preset, dtype]
-        others.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        command = [sys.executable, "-P", "-m", __name__, preset, dtype]
+        with suppress(OSError):  # then this process compiles everything
+            others.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
-    announce_compilation("cpu", start)
+    listener = _First(start)
+    event.register("numba:compile", listener)
     try:
         _back(np.dtype(dtype))
         for other in others:
             other.wait()  # if it failed, this process compiles what is missing, and says what is wrong
     finally:
+        event.unregister("numba:compile", listener)
         for other in others:
             other.kill()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,8 @@ def write(file: Path, arrays: Mapping[str, Any], title: str, panels: Sequence[Pa
 
 
 @cache
-def announce_compilation(device: str, also: Callable[[], None] | None = None) -> None:
-    """Have a line on stderr when kernels are compiled, so that nobody takes the wait for a hang; then call `also`."""
+def announce_compilation(device: str) -> None:
+    """Have a line on stderr when kernels are compiled, so that nobody takes the wait for a hang."""
     if device != "cpu":
         return
     from numba.core import event
@@ -72,12 +72,9 @@ def announce_compilation(device: str, also: Callable[[], None] | None = None) ->
         said = False
 
         def on_start(self, event: object) -> None:
-            if self.said:
-                return
+            if not self.said:
+                print("compiling the kernels for this machine, the first time only ...", file=sys.stderr, flush=True)
             self.said = True
-            print("compiling the kernels for this machine, the first time only ...", file=sys.stderr, flush=True)
-            if also:
-                also()
 
         def on_end(self, event: object) -> None:
             pass

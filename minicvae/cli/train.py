@@ -19,9 +19,8 @@ import numpy as np
 
 from minicvae import __version__, checkpoint
 from minicvae.callbacks import as_sum
-from minicvae.cli.ahead import compile_ahead
 from minicvae.cli.data import HELD_OUT, PIXELS, Data, prepare
-from minicvae.cli.models import draw
+from minicvae.cli.models import announce_compilation, draw
 from minicvae.cli.parser import INTERRUPTED, Parser, UsageError, at_least, choice, device_option, number
 from minicvae.conditions import Classes, Nothing, Vector
 from minicvae.description import describe, restore
@@ -205,7 +204,10 @@ def run(args: Namespace) -> int:
         pixels=args.pixels or preset.pixels,
         measured=isinstance(preset.condition, Vector),
     )
-    if args.device == "cpu":
+    announce_compilation(args.device)
+    if args.device == "cpu" and not record:
+        from minicvae.cli.ahead import compile_ahead  # here, because it loads the compiler
+
         compile_ahead(preset.name, args.dtype)
     model = _build(preset, data, args)
     settings = _settings(preset, model, args)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from numba.core import event
 
 from minicvae.cli import ahead
 
@@ -54,40 +55,54 @@ class Process:
         self.done.append("kill")
 
 
-def compile_ahead(monkeypatch, cold, back, cores=2, path="somewhere"):
+def compile_something():
+    with event.trigger_event("numba:compile"):
+        pass
+
+
+def compile_ahead(monkeypatch, back, cores=2, path="somewhere", start=Process):
     """The processes that were started."""
     started = []
 
-    def start(command, **more):
-        started.append(Process(command, **more))
+    def popen(command, **more):
+        started.append(start(command, **more))
         return started[-1]
 
     adam = SimpleNamespace(stats=SimpleNamespace(cache_path=path))
     monkeypatch.setattr(ahead, "shared", SimpleNamespace(adam=adam))
     monkeypatch.setattr(ahead, "cores", lambda: cores)
-    monkeypatch.setattr(ahead.subprocess, "Popen", start)
-    monkeypatch.setattr(ahead, "announce_compilation", lambda device, also: also() if cold else None)
+    monkeypatch.setattr(ahead.subprocess, "Popen", popen)
     monkeypatch.setattr(ahead, "_back", back)
     with suppress(KeyboardInterrupt):
         ahead.compile_ahead("mlp", "float64")
+    compile_something()  # which is no business of a second process any more
     return started
 
 
-@pytest.mark.parametrize("cold", [False, True])
-def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(monkeypatch, cold):
-    started = compile_ahead(monkeypatch, cold, lambda dtype: None)
-    assert [process.done for process in started] == [["wait", "kill"]] * cold
-    assert [process.command[1:] for process in started] == [["-m", "minicvae.cli.ahead", "mlp", "float64"]] * cold
+@pytest.mark.parametrize("functions", [0, 1, 3])
+def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(monkeypatch, functions):
+    started = compile_ahead(monkeypatch, lambda dtype: [compile_something() for _ in range(functions)])
+    assert [process.done for process in started] == [["wait", "kill"]] * (functions > 0)
+    for process in started:
+        assert process.command[1:] == ["-P", "-m", "minicvae.cli.ahead", "mlp", "float64"]
 
 
 @pytest.mark.parametrize(("cores", "path"), [(1, "somewhere"), (2, None)])
 def test_none_is_started_where_that_would_not_help(monkeypatch, cores, path):
-    assert compile_ahead(monkeypatch, True, lambda dtype: None, cores, path) == []
+    assert compile_ahead(monkeypatch, lambda dtype: compile_something(), cores, path) == []
+
+
+def test_where_there_can_be_no_second_process_the_first_compiles_everything(monkeypatch):
+    def refuse(command, **more):
+        raise OSError("there are too many")
+
+    assert compile_ahead(monkeypatch, lambda dtype: compile_something(), start=refuse) == []
 
 
 def test_ctrl_c_ends_the_second_process(monkeypatch):
     def interrupted(dtype):
+        compile_something()
         raise KeyboardInterrupt
 
-    (process,) = compile_ahead(monkeypatch, True, interrupted)
+    (process,) = compile_ahead(monkeypatch, interrupted)
     assert process.done == ["kill"]

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import threading
 
 import pytest
 from numba import config
@@ -31,6 +32,26 @@ def test_what_is_compiled_is_kept_until_any_source_changes(tmp_path, monkeypatch
     third, fourth = halved(tmp_path), halved(tmp_path)
     assert (third.stats.cache_hits.total(), fourth.stats.cache_hits.total()) == (0, 1)
     assert list(place.rglob("half.half-*.nbi"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no lock on Windows")
+def test_what_is_compiled_is_written_when_no_other_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    with compiler.only_writer(tmp_path / "__pycache__"):
+        thread = threading.Thread(target=halved, args=(tmp_path,))
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        assert not list(tmp_path.rglob("half.half-*.nb?"))
+    thread.join()
+    assert len(list(tmp_path.rglob("half.half-*.nb?"))) == 2
+
+
+def test_where_nobody_can_write_nobody_is_kept_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with compiler.only_writer(folder), compiler.only_writer(folder):
+            pass
 
 
 def test_the_sources_are_all_modules_of_the_folder(tmp_path):

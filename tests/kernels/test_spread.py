@@ -166,6 +166,9 @@ def test_a_second_caller_works_by_itself_while_the_first_is_at_it():
     state[FRAME] = -1
     share_marks(state, seen)
     assert np.all(seen == 1)
+    with pytest.raises(MemoryError):
+        share_failure(state, seen, 4)
+    assert np.array([np.finfo(np.float64).tiny])[0] / 2 > 0  # whatever happened, subnormal numbers are here again
     assert (state[TAKEN], state[OPEN], state[FRAME]) == (1, 0, -1)
 
 
