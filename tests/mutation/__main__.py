@@ -146,6 +146,7 @@ TESTS = {
         "kernels/test_products",
         "kernels/test_team",
         "kernels/test_workspace",
+        "test_optimizers",
         "kernels/test_reference",
     ),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
