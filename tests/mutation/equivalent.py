@@ -31,6 +31,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x <= f32(-87.0) else x",
         "minicvae.kernels.compiled:sigmoid: y[i] = (one if h[i] >= zero else t) / (one + t) -> y[i] = (one if h[i] > zero else t) / (one + t)",
         "minicvae.kernels.vector_math:_exp32: return f32(np.inf) if x > f32(88.722839) else p * lower * upper -> return f32(np.inf) if x >= f32(88.722839) else p * lower * upper",
+        "minicvae.kernels.compiled:elbo: loss += weight * (floor if mean < floor else mean) -> loss += weight * (floor if mean <= floor else mean)",
     ),
     "the bound only keeps from overflow what is not chosen": (
         "minicvae.kernels.reference:Reference.activate: return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 0))) -> return xp.where(h > 0, h, xp.expm1(xp.minimum(h, 1)))",
