@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minicvae.kernels import load
+from minicvae.kernels import Reference, compiled, load
 
 
 def test_the_kernels_run_as_plain_python_too():
@@ -45,3 +47,15 @@ def test_moments_never_become_subnormal_numbers_which_are_slow(dtype):
             load("cpu").adam(none.copy(), none, *moments, 1, 1e-3, 0.5, 0.5, 1e-8, 0.0)
         for moment in moments[: 1 if name == "sgd" else 2]:
             np.testing.assert_array_equal(moment, np.array([0, 0, 0.5], dtype))
+
+
+@pytest.mark.parametrize("activation", compiled.ACTIVATION)
+@given(n=st.integers(0, 5), d=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_the_slope_and_its_sum_over_the_examples_come_in_one_pass(activation, n, d, seed):
+    rng, g = np.random.default_rng(seed), np.full((n, d), np.nan)
+    dy, y, db = rng.standard_normal((n, d)), rng.uniform(-1, 1, (n, d)), rng.standard_normal(d)
+    expected = dy if activation == "linear" else dy * Reference().activation_slope(y, activation)
+    sums = db + expected.sum(axis=0)
+    compiled.slope_times(dy, y, g, db, compiled.ACTIVATION[activation])
+    np.testing.assert_allclose(g, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(db, sums, rtol=0, atol=1e-13)
