@@ -164,6 +164,14 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > EPS * np.abs(change).max(axis=0)",
         "minicvae.gradcheck.differences:rounding_noise: shows = measured > 8 * EPS * np.abs(change).max(axis=0) -> shows = measured > 9 * EPS * np.abs(change).max(axis=0)",
     ),
+    "LLVM names an intrinsic anew by the types of its arguments": (
+        "minicvae.kernels.tiles:_Vectors.__init__: self.suffix = f'v{self.lanes}f{8 * size}' -> self.suffix = f'v{self.lanes}f{8}'",
+        "minicvae.kernels.tiles:_Vectors.__init__: self.suffix = f'v{self.lanes}f{8 * size}' -> self.suffix = f'v{self.lanes}f{size}'",
+        "minicvae.kernels.tiles:_Vectors.__init__: self.suffix = f'v{self.lanes}f{8 * size}' -> self.suffix = f'v{self.lanes}f{9 * size}'",
+    ),
+    "the first lane of the second vector, which is the first vector again": (
+        "minicvae.kernels.tiles:_Vectors.everywhere: return self.shuffle(first, first, [0] * self.lanes) -> return self.shuffle(first, first, self.lanes)",
+    ),
     "two factors whose exponents add up to k, both of them those of normal numbers however k is parted": (
         "minicvae.kernels.vector_math:_exp32: half = np.int32(k) >> np.int32(1) -> half = np.int32(k) >> np.int32(2)",
     ),
