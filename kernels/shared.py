@@ -21,7 +21,8 @@ PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 def kept(state, listed, x, rows, terms, width):
     """The terms that are not left out of a product of x, in so many rows and terms, where the other factor has `width`.
 
-    listed: `zeros.of_rows` or `zeros.of_columns`.
+    listed: `zeros.of_rows` or `zeros.of_columns`; for a function is among the arguments it is kept on disk within its
+    callers only.
     """
     if not zeros.worth_listing(x, width):
         return compiled_products.all_terms()

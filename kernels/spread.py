@@ -155,11 +155,11 @@ def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> An
         function.linkage = "internal"
         within = ir.IRBuilder(function.append_basic_block())
         values = within.load(within.bitcast(function.args[0], frame.type))
-        compiled = kernel.dispatcher.get_compile_result(signature)
-        context.add_linking_libs([compiled.library])
+        made = kernel.dispatcher.get_compile_result(signature)
+        context.add_linking_libs([made.library])
         queue, *others = cgutils.unpack_tuple(within, values, len(arguments.types))
         given = [within.insert_value(queue, function.args[1], 1), *others]
-        declared = context.declare_function(module, compiled.fndesc)
+        declared = context.declare_function(module, made.fndesc)
         status, _ = context.call_conv.call_function(within, declared, signature.return_type, signature.args, given)
         with within.if_then(status.is_error):
             counts = within.extract_value(queue, 0)
