@@ -13,7 +13,7 @@ import standin
 from minicvae.kernels.cuda import launch, products
 
 cp = standin.module(standin.RawModule)
-GPUS = ("sm_70", "sm_75", "sm_80", "sm_90")
+GPUS = ("sm_70", "sm_80", "sm_90")
 SOURCES = {path.name: path.read_text() for path in Path(launch.__file__).parent.iterdir() if path.is_file()}
 
 
