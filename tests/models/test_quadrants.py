@@ -410,6 +410,7 @@ def test_wrong_arguments_are_refused_in_words():
         ({"recognition": network(D + 1, 4)}, "recognition: expected a network on 6 columns"),
         ({"prior": network(D, 5)}, "prior: expected 4 output columns"),
         ({"generation": network(2, D + 1)}, "generation: expected 6 output columns"),
+        ({"generation": network(3, D)}, "generation: expected a network on 2 columns"),
         ({"view": True}, r"generation: expected a network on \(2, 6\) columns"),
     ],
 )
@@ -424,3 +425,13 @@ def test_a_baseline_that_does_not_fit_is_refused():
         Baseline(network(D, D + 1), image_shape=SHAPE)
     with pytest.raises(ValueError, match="dtype: expected"):
         Baseline(network(D, D), image_shape=SHAPE, dtype="float16")
+
+
+@pytest.mark.parametrize(("view", "more"), [(False, ""), (True, ", which the generation network sees too")])
+def test_a_summary_says_what_the_model_completes_and_by_what_measure(view, more):
+    assert build(view=view, alpha=0.25, objective=ELBO(0.5)).facts == {
+        "condition": f"the visible pixels{more}",
+        "likelihood": "Bernoulli of the hidden pixels",
+        "objective": f"{ELBO(0.5)}, alpha 0.25",
+        "baseline": f"{(D + 1) * 4 + 5 * D} parameters more, which are not trained here",
+    }
