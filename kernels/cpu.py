@@ -7,7 +7,8 @@ their work out by the rows of the examples to a team (`team.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from math import log, pi
 from typing import Any
 
@@ -15,37 +16,26 @@ import numpy as np
 
 from minicvae.kernels import compiled, shared
 from minicvae.kernels.cpu_images import CpuImages
-from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
+from minicvae.kernels.recorded import Noted, Recorded, assign, note
+from minicvae.kernels.reference import Array, OneHot, Part, portions, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace, aligned
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
+AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 
 
-def _floats(parts: Sequence[Part], n: int, dtype: Any) -> list[tuple[Array, slice]]:
-    """The float parts with their rows of W; at least one, for the kernels to work with, though it may be empty."""
-    found = [(np.ascontiguousarray(x), rows) for x, rows in row_blocks(parts) if not isinstance(x, OneHot)]
-    return found or [(np.empty((n, 0), dtype), slice(0, 0))]
+NO_LABELS = np.empty((0, 0), np.int64)
 
 
-def _rows_of_labels(parts: Sequence[Part], n: int) -> Array:
-    """For each example the rows of W that its labels meet, (n, labels)."""
-    labels = [part.labels + rows.start for part, rows in row_blocks(parts) if isinstance(part, OneHot)]
-    if len(labels) == 1:
-        return labels[0][:, None]
-    return np.stack(labels, axis=1) if labels else np.empty((n, 0), np.int64)
+def _zero(x: Array) -> None:
+    x[...] = 0
 
 
-def _flat(*arrays: Array) -> list[Array]:
-    """Each as a C-contiguous row of numbers."""
-    return [np.ascontiguousarray(a).reshape(-1) for a in arrays]
-
-
-def _samples(*arrays: Array) -> list[Array]:
-    """Each, of shape (samples, n, l), with a C-contiguous row of numbers for a sample."""
-    return [np.ascontiguousarray(a).reshape(len(a), -1) for a in arrays]
+def _elbo(nll: Array, kl: Array, weight: Array, floor: float, dnll: Array, dkl: Array, numbers: Array) -> None:
+    numbers[...] = compiled.elbo(nll, kl, float(weight), floor, dnll, dkl)
 
 
 class Cpu(CpuImages):
@@ -73,9 +63,59 @@ class Cpu(CpuImages):
             self.blas.release()
         self.workspace.end()
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array, from the workspace inside a training loop."""
-        return self.workspace.empty(shape, dtype)
+        calls = self.workspace.calls
+        return self.workspace.empty(shape, dtype) if calls is None else Noted(aligned(shape, dtype), calls)
+
+    def contiguous(self, x: Array) -> Array:
+        """x itself if it is C-contiguous, else a copy of it."""
+        if x.flags.c_contiguous:
+            return x
+        copy = self.empty(x.shape, x.dtype)
+        self.call(assign, copy, x)
+        return copy
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """function(*args), which changes some of its arguments; noted down where the step is being recorded."""
+        calls = self.workspace.calls
+        if calls is None:
+            function(*args)
+        else:
+            note(calls, function, *args)
+
+    def run(self, name: str, *args: Any) -> None:
+        """The kernel of that name, in pieces, here and on the helpers."""
+        self.call(self._spread, getattr(shared, name), *args)
+
+    def _spread(self, kernel: Callable[..., None], *args: Any) -> None:
+        kernel(self.helpers.state, *args)
+
+    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, recorded (`recorded.py`) if it can be."""
+        return Recorded(self.workspace, run)
+
+    def goes_on(self, numbers: Sequence[Array]) -> bool:
+        """Whether all numbers are finite; while a step is recorded True, and whoever repeats it looks at them."""
+        return self.workspace.calls is not None or super().goes_on(numbers)
+
+    def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
+        """The host's arrays, some ahead of need: code that has just run runs faster."""
+        return chain.from_iterable(portions(arrays, AHEAD))
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """The arrays one after the other along an axis."""
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+        result = self.empty(tuple(shape), arrays[0].dtype)
+        self.call(np.concatenate, list(arrays), axis, result)
+        return result
+
+    def take(self, values: Array, index: Array) -> Array:
+        """values[index]."""
+        result = self.empty((len(index), *values.shape[1:]), values.dtype)
+        self.call(np.ndarray.take, values, index, 0, result, "clip")
+        return result
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of zeros, for keeps."""
@@ -89,6 +129,8 @@ class Cpu(CpuImages):
         begin: BLAS keeps to one thread from here to the end of the loop of steps, and the team shares out what comes.
         Without a loop BLAS shares its products out by itself.
         """
+        if self.workspace.calls is not None:
+            raise NotImplementedError("what a team does is not recorded")
         if begin and self.workspace.active and not self.workspace.shares:
             self.blas.hold()
             self.workspace.shares = True
@@ -97,30 +139,43 @@ class Cpu(CpuImages):
         else:
             work(0, length)
 
-    def run(self, name: str, *args: Any) -> None:
-        """The kernel of that name, in pieces, here and on the helpers."""
-        getattr(shared, name)(self.helpers.state, *args)
-
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
         x = self.empty((len(index), images.shape[1]), dtype)
         if images.dtype == np.uint8:
             self.run("gather_pixels", index, x, images)
         elif images.dtype == x.dtype:
-            np.take(images, index, axis=0, out=x, mode="clip")
+            self.call(np.ndarray.take, images, index, 0, x, "clip")
         else:
-            x[...] = images[index]
+            self.call(assign, x, self.take(images, index))
         return x
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
         """A product for each float part; with the last one, the gathered rows, the bias and the activation."""
-        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
-        floats, labels = _floats(parts, n, W.dtype), _rows_of_labels(parts, n)
+        floats, labels = self._split(parts)
+        n = len(floats[0][0] if floats else labels)
         h = self.empty((n, len(b)), W.dtype)
         code = compiled.ACTIVATION[activation]
+        floats = floats or [(np.empty((n, 0), W.dtype), slice(0))]
+        last = len(floats) - 1
         for i, (x, rows) in enumerate(floats):
-            self.run("dense", x, W[rows], h, i > 0, i == len(floats) - 1, W, labels, b, code)
+            self.run("dense", x, W[rows], h, i > 0, i == last, W, labels, b, code)
         return h
+
+    def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Array]:
+        """The float parts with the rows of W that they meet; and for each example those of its labels, (n, labels)."""
+        floats, labels = [], []
+        for part, rows in row_blocks(parts):
+            if isinstance(part, OneHot):
+                labels.append((part.labels, rows.start))
+            else:
+                floats.append((self.contiguous(part), rows))
+        if not labels:
+            return floats, NO_LABELS
+        found = self.empty((len(labels[0][0]), len(labels)), np.int64)
+        for i, (given, start) in enumerate(labels):
+            self.call(np.add, given, start, found[:, i])
+        return floats, found
 
     def dense_backward(
         self,
@@ -134,59 +189,74 @@ class Cpu(CpuImages):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """The slope and db in one pass; both products of each float part; for labels a scatter-add."""
-        floats = _floats(parts, len(dy), W.dtype)
-        needs = [need for part, need in zip(parts, need_dx, strict=True) if not isinstance(part, OneHot)]
-        dy = np.ascontiguousarray(dy)
+        """The slope and db in one pass, with the first part; then a float part's products; labels are scattered."""
+        dy = self.contiguous(dy)
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
-        slopes = dy, y, g, db, compiled.ACTIVATION[activation]
-        dxs: list[Array | None] = []
-        for i, ((x, rows), need) in enumerate(zip(floats, needs or [False], strict=True)):
-            dx = self.empty(x.shape if need else (0, 0), g.dtype)
-            self.run("dense_backward", i == 0, *slopes, x, W[rows], dW[rows], accumulate, dx, need)
-            dxs.append(dx if need else None)
-        for part, rows in row_blocks(parts):
+        slopes = dy, y, g, db, accumulate, compiled.ACTIVATION[activation]
+        dparts: list[Array | None] = []
+        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
             if isinstance(part, OneHot):
-                if not accumulate:
-                    dW[rows] = 0
-                compiled.scatter_add(g, part.labels, dW[rows])
-        of_floats = iter(dxs)
-        return tuple(None if isinstance(part, OneHot) else next(of_floats) for part in parts)
+                if not dparts:
+                    self.run("slopes", *slopes)
+                self.embedding_backward(g, part.labels, dW[rows], accumulate)
+                dparts.append(None)
+            else:
+                x = self.contiguous(part)
+                dx = self.empty(x.shape if need else (0, 0), g.dtype)
+                self.run("dense_backward", not dparts, *slopes, x, W[rows], dW[rows], dx, need)
+                dparts.append(dx if need else None)
+        return tuple(dparts)
+
+    def embedding(self, E: Array, labels: Array) -> Array:
+        """y = E[labels]."""
+        return self.take(E, labels)
 
     def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
         """dE[labels_n] += dy_n, row by row."""
         if not accumulate:
-            dE[...] = 0
-        compiled.scatter_add(dy, labels, dE)
+            self.call(_zero, dE)
+        self.call(compiled.scatter_add, dy, labels, dE)
 
     def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:
         """Number by number."""
         z = self.empty(eps.shape, mean.dtype)
-        compiled.reparameterise(*_flat(mean, log_var), *_samples(eps, z))
+        self.call(compiled.reparameterise, *self._flat(mean, log_var), *self._samples(eps, z))
         return z
 
     def reparameterise_backward(self, dz: Array, log_var: Array, eps: Array) -> tuple[Array, Array]:
         """Number by number."""
         dmean, dlog_var = (self.empty(log_var.shape, dz.dtype) for _ in range(2))
-        compiled.reparameterise_backward(*_samples(dz), *_flat(log_var), *_samples(eps), *_flat(dmean, dlog_var))
+        rows, lines = self._samples(dz, eps), self._flat(log_var, dmean, dlog_var)
+        self.call(compiled.reparameterise_backward, rows[0], lines[0], rows[1], *lines[1:])
         return dmean, dlog_var
 
     def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
         """Number by number."""
         kl, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(2))
-        compiled.kl_standard(*_flat(mean, log_var, kl, dlog_var))
+        self.call(compiled.kl_standard, *self._flat(mean, log_var, kl, dlog_var))
         return kl, mean, dlog_var
 
     def kl_monte_carlo(self, mean: Array, log_var: Array, eps: Array) -> tuple[Array, Array, Array]:
         """Number by number."""
         kl, dmean, dlog_var = (self.empty(mean.shape, mean.dtype) for _ in range(3))
-        compiled.kl_monte_carlo(*_flat(mean, log_var), *_samples(eps), *_flat(kl, dmean, dlog_var))
+        known, found = self._flat(mean, log_var), self._flat(kl, dmean, dlog_var)
+        self.call(compiled.kl_monte_carlo, *known, *self._samples(eps), *found)
         return kl, dmean, dlog_var
+
+    def _flat(self, *arrays: Array) -> list[Array]:
+        """Each as a C-contiguous row of numbers."""
+        return [self.contiguous(a).reshape(-1) for a in arrays]
+
+    def _samples(self, *arrays: Array) -> list[Array]:
+        """Each, of shape (samples, n, l), with a C-contiguous row of numbers for a sample."""
+        return [self.contiguous(a).reshape(len(a), -1) for a in arrays]
 
     def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
         """Sums and derivatives in one pass."""
         dnll, dkl = self.empty(nll.shape, nll.dtype), self.empty(kl.shape, kl.dtype)
-        return *compiled.elbo(nll, kl, weight, floor, dnll, dkl), dnll, dkl
+        numbers = self.empty((3,), np.float64)
+        self.call(_elbo, nll, kl, weight, floor, dnll, dkl, numbers)
+        return numbers[0], numbers[1], numbers[2], dnll, dkl
 
     def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""

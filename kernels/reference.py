@@ -48,6 +48,19 @@ def row_blocks(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
         start += width
 
 
+def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """The arrays in lists of at least `size` bytes each, and what is left in a last one, which may be empty."""
+    waiting: list[np.ndarray] = []
+    total = 0
+    for a in arrays:
+        waiting.append(a)
+        total += a.nbytes
+        if total >= size:
+            yield waiting
+            waiting, total = [], 0
+    yield waiting
+
+
 class Reference(Convolution):
     """Every kernel on the array module `xp`; those for images stand in `convolution.py`."""
 
@@ -92,6 +105,10 @@ class Reference(Convolution):
         optimisers leave all parameters as they are, until `end_steps`.
         """
         return all(map(isfinite, numbers))
+
+    def take(self, values: Array, index: Array) -> Array:
+        """values[index], of the rows whose numbers the index holds, (n,)."""
+        return values[index]
 
     def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
         """The arrays one after the other along an axis."""

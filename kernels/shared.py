@@ -51,7 +51,7 @@ def slopes(state, dy, y, g, db, accumulate, activation):
 
 
 @kernel
-def dense_backward(state, first, dy, y, g, db, activation, x, W, dW, accumulate, dx, need_dx):
+def dense_backward(state, first, dy, y, g, db, accumulate, activation, x, W, dW, dx, need_dx):
     """The `slopes`, with the `first` part of a joined input; then as `compiled_products.dense_backward`."""
     if first:
         slopes(state, dy, y, g, db, accumulate, activation)

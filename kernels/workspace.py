@@ -38,6 +38,7 @@ class Workspace(threading.local):
         self._arrays: list[np.ndarray] = []
         self._next = -1  # -1: not inside a loop of steps
         self.shares = False  # whether the loop shares its work out to a team
+        self.calls: list[Any] | None = None  # what is noted of a step that is being recorded (`recorded.py`)
 
     @property
     def active(self) -> bool:
@@ -54,17 +55,17 @@ class Workspace(threading.local):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array that begins at a cache line."""
-        if self._next < 0:
+        i, arrays = self._next, self._arrays
+        if i < 0:
             return aligned(shape, dtype)
-        i = self._next
-        self._next += 1
-        if i == len(self._arrays):
-            self._arrays.append(aligned(shape, dtype))
-        held = self._arrays[i]
+        self._next = i + 1
+        if i == len(arrays):
+            arrays.append(aligned(shape, dtype))
+        held = arrays[i]
         if held.shape == shape and held.dtype == dtype:
             return held
         if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
-            held = self._arrays[i] = aligned(shape, dtype)
+            held = arrays[i] = aligned(shape, dtype)
         return held[: shape[0]]
 
 

@@ -273,6 +273,16 @@ def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:
     )
 
 
+def gather(kernels: Reference, parts: tuple[Part, ...], index: Array) -> tuple[Part, ...]:
+    """The encoded condition of a batch of a training: parts[index], index (n,) on the device."""
+    return tuple(
+        OneHot(kernels.take(part.labels, index), part.classes)
+        if isinstance(part, OneHot)
+        else kernels.take(part, index)
+        for part in parts
+    )
+
+
 def joined(condition: Condition, trunk: Layer, *, alone: bool = False) -> Layer:
     """A network on (x, c): `trunk`, with new embeddings in front of it where the condition asks for them.
 

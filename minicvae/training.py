@@ -179,7 +179,7 @@ def fit(
         backward()
         return losses
 
-    losses_and_gradient = kernels.repeated(losses_of_step)
+    losses_and_gradient = kernels.repeated(losses_of_step) if model.recordable else losses_of_step
     try:
         with _interruptible() as interrupted:
             for epoch in range(done, done if ended == "early" else until):
@@ -275,7 +275,7 @@ def _batch(
     x = model.kernels.gather(images, index, model.dtype)
     if u is not None:
         x = (u < x).astype(model.dtype)
-    return x, conditions.select(parts, index), eps
+    return x, conditions.gather(model.kernels, parts, index), eps
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
 from minicvae.kernels.cuda.launch import Launcher, blocks
 from minicvae.kernels.cuda.products import Cublas, Epilogue
-from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
+from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, portions, row_blocks
 
 __all__ = ["Cuda"]
 
@@ -88,15 +89,7 @@ class Cuda(CudaImages):
 
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
         """The arrays, uploaded many at a time."""
-        waiting: list[np.ndarray] = []
-        size = 0
-        for a in arrays:
-            waiting.append(a)
-            size += a.nbytes
-            if size >= AHEAD:
-                yield from self._uploaded(waiting)
-                waiting, size = [], 0
-        yield from self._uploaded(waiting)
+        return chain.from_iterable(self._uploaded(portion) for portion in portions(arrays, AHEAD))
 
     def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:
         """Views into one array of the device, which takes all in one go."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicvae.kernels.cuda.products import Tiled
+from minicvae.kernels.recorded import signature
 from minicvae.kernels.reference import Array
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Recorded:
 
     def __call__(self, *arguments: Any) -> Any:
         """The results, in memory of their own."""
-        key = tuple((x.shape, x.dtype.name) if hasattr(x, "shape") else type(x) for x in arguments)
+        key = signature(arguments)
         if key not in self._graphs:
             self._graphs[key] = _Graph(self._kernels.xp, arguments)
             self._graphs[key].take(arguments)

@@ -116,6 +116,22 @@ class Trainable:
         return self.kernels.name
 
     @property
+    def parts(self) -> Iterator[Any]:
+        """Every object whose code runs in a step of training."""
+        yield self
+        yield self.objective
+        for name, network in self.networks:
+            yield from (layer for _, layer in network.named_layers(name))
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a device may record a step instead of running it: all of its code is this library's.
+
+        What a layer of somebody else's keeps from step to step, or does to its parameters by itself, no device sees.
+        """
+        return all(type(part).__module__.partition(".")[0] == __name__.partition(".")[0] for part in self.parts)
+
+    @property
     def data_dim(self) -> int:
         """D, the pixels of an image."""
         return prod(self.image_shape)

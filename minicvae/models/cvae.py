@@ -10,7 +10,7 @@ Lee, Yan 2015.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,12 @@ class ConditionalVAE(Trainable):
     def facts(self) -> dict[str, Any]:
         """What a summary says of the model beside its layers, by name."""
         return {"condition": self.condition, "likelihood": self.likelihood, "objective": self.objective}
+
+    @property
+    def parts(self) -> Iterator[Any]:
+        """Every object whose code runs in a step of training."""
+        yield from super().parts
+        yield self.likelihood
 
     @property
     def goals(self) -> dict[str, dict[str, float]]:

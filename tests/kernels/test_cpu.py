@@ -25,7 +25,7 @@ from minicvae.kernels.cuda import Cuda
 from minicvae.kernels.pieces import NUMBERS
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
-HOUSEKEEPING = {"begin_step", "end_steps", "array", "to_numpy", "zeros"}
+HOUSEKEEPING = {"begin_step", "end_steps", "array", "to_numpy", "zeros", "feed", "goes_on", "repeated"}
 
 reference = Reference()
 seeds = st.integers(0, 2**32 - 1)
@@ -151,6 +151,33 @@ def gather(draw, rng):
 
     arguments = {"images": images, "index": rng.integers(0, shape[0], counts(draw)), "like": np.zeros(1)}
     return Case(run, arguments, lambda a: {"x": 1.0}, 1, ("images",))
+
+
+def rows_of(name):
+    """A kernel that gives rows of a table, exactly as they are."""
+
+    def case(draw, rng):
+        rows = counts(draw)
+        arguments = {"table": rng.standard_normal((rows, lengths(draw))), "index": rng.integers(0, rows, counts(draw))}
+
+        def run(k, a):
+            return {"rows": getattr(k, name)(a["table"], a["index"])}
+
+        return Case(run, arguments, lambda a: {"rows": 0.0}, 1, ("table",))
+
+    return case
+
+
+def concatenate(draw, rng):
+    axis, n, d = draw(st.integers(0, 1)), counts(draw), lengths(draw)
+    more = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3))
+    shapes = [(n, d), *((m, d) if axis == 0 else (n, m) for m in more)]
+    arguments = {f"a{i}": rng.standard_normal(shape) for i, shape in enumerate(shapes)}
+
+    def run(k, a):
+        return {"whole": k.concatenate(list(a.values()), axis)}
+
+    return Case(run, arguments, lambda a: {"whole": 0.0}, 1, tuple(arguments))
 
 
 # Kernels whose arguments are all matrices
@@ -295,6 +322,9 @@ CASES = {
     "dense_backward": dense_backward,
     "embedding_backward": embedding_backward,
     "gather": gather,
+    "embedding": rows_of("embedding"),
+    "take": rows_of("take"),
+    "concatenate": concatenate,
     "bernoulli": plain("bernoulli", ("nd", "ndx"), bernoulli_sizes, terms="d"),
     "gaussian": plain("gaussian", ("nd", "ndx"), gaussian_sizes, 0.5, terms="d"),
     "gaussian_learned": plain("gaussian_learned", ("nD", "ndx"), gaussian_learned_sizes, terms="d"),
