@@ -110,6 +110,7 @@ def test_a_recorded_training_is_the_training_to_the_bit(case, recordings, monkey
     np.testing.assert_array_equal(weights, true_weights)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, where kernels run as they are written
 def test_the_loss_that_is_not_finite_is_told_as_ever(recordings):
     model = mc.build("mlp", **SMALL)
     x, c = np.random.default_rng(0).random((8, *SHAPE)), np.zeros(8, np.int64)

@@ -154,7 +154,9 @@ TESTS = {
         "kernels/test_workspace",
         "test_optimizers",
         "kernels/test_reference",
+        "kernels/test_recorded",
     ),
+    "kernels/recorded": ("kernels/test_recorded",),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
         f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")
@@ -197,6 +199,7 @@ FAST = {
         "cpu_images",
         "image_maps",
         "pieces",
+        "recorded",
         "workspace",
         "zeros",
     )

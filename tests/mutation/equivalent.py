@@ -311,12 +311,6 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "at the limit itself both ways are right to the last digit": (
         "minicvae.kernels.vector_math:_expm1_32: return small if abs(x) < f32(1) else large -> return small if abs(x) <= f32(1) else large",
     ),
-    "no rows are no rows, wherever they begin": (
-        "minicvae.kernels.cpu:_floats: return found or [(np.empty((n, 0), dtype), slice(0, 0))] -> return found or [(np.empty((n, 0), dtype), slice(1, 0))]",
-    ),
-    "nobody reads a row of W for a factor without columns": (
-        "minicvae.kernels.cpu:_floats: return found or [(np.empty((n, 0), dtype), slice(0, 0))] -> return found or [(np.empty((n, 0), dtype), slice(0, 1))]",
-    ),
 }
 
 EQUIVALENT = {key: reason for reason, keys in BY_REASON.items() for key in keys}
