@@ -209,6 +209,20 @@ def test_a_function_runs_once_for_each_signature_and_is_played_from_then_on():
     assert len(ran) == 4
 
 
+def test_a_number_times_an_array_is_as_python_has_it():
+    """In NumPy's arithmetic a float32 array times a number in an array is float64, times one of Python's float32."""
+    kinds = []
+
+    def run(a, x):
+        y = a * x
+        kinds.append(y.dtype)
+        return Numbers(y[0], y[0])
+
+    repeated, _, _ = recorded(run)
+    assert repeated(0.1, np.ones(1, np.float32)).first == np.float32(0.1)
+    assert kinds == [np.float32]
+
+
 def test_what_is_handed_out_and_what_is_given_stays_as_it_was():
     repeated, _, _ = recorded(lambda x: Numbers(x[0], np.add(x, x, out=x)[1]))
     given, found = [np.array([i, i + 1.0]) for i in range(3)], []
@@ -332,6 +346,8 @@ def test_a_noted_array_knows_its_layout():
     assert (x[1].shape, x[1, 2].shape, x[None].shape, x[:0].shape) == ((3,), (), (1, 2, 3), (0, 3))
     assert np.shares_memory(x[1].array, array)
     assert (x.reshape(3, 2).shape, x.reshape((6,)).shape) == ((3, 2), (6,))
+    larger = noted(np.arange(24).reshape(2, 3, 4))
+    assert larger[1, 2].array.tolist() == [20, 21, 22, 23]
 
 
 def test_a_signature_is_the_shapes_and_types():
