@@ -114,7 +114,7 @@ class Cpu(CpuImages):
     def take(self, values: Array, index: Array) -> Array:
         """values[index]."""
         result = self.empty((len(index), *values.shape[1:]), values.dtype)
-        self.call(np.ndarray.take, values, index, 0, result, "clip")
+        self.call(np.ndarray.take, values, index, 0, result)
         return result
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:

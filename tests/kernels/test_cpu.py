@@ -447,6 +447,14 @@ def test_a_fast_kernel_neither_loses_nor_invents_what_is_not_finite(name, bad, d
         assert not np.any(found & ~expected), key  # 0 · NaN in a product with written-out zeros is no loss
 
 
+def test_rows_that_are_not_there_are_not_taken():
+    for k in (load("cpu"), reference):
+        np.testing.assert_array_equal(k.take(np.arange(3), np.array([-1])), [2])
+        for index in (3, -4):
+            with pytest.raises(IndexError):
+                k.take(np.arange(3), np.array([index]))
+
+
 def test_read_only_pixels_are_gathered():
     images = np.frombuffer(bytes(range(12)), np.uint8).reshape(3, 4)
     x = load("cpu").gather(images, np.array([2]), "float32")
