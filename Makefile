@@ -30,7 +30,7 @@ check: $(VENV)/test.stamp
 
 # The type checker reads the installed package, because kernels/ is minicvae.kernels only there.
 types: $(VENV)/test.stamp
-	rm -rf build/types && $(BIN)/pip install --quiet --no-deps --target build/types .
+	rm -rf build/types build/lib build/bdist.* && $(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p minicvae
 
 # Plants small bugs in the real source and reports which the tests do not notice (tests/mutation/README.md). SAMPLE=0

@@ -16,7 +16,7 @@ import numpy as np
 
 from minicvae.kernels import compiled, shared
 from minicvae.kernels.cpu_images import CpuImages
-from minicvae.kernels.recorded import Noted, Recorded, assign, note
+from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, assign
 from minicvae.kernels.reference import Array, OneHot, Part, portions, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.team import SerialBlas, Team, Work
@@ -49,6 +49,7 @@ class Cpu(CpuImages):
     def __init__(self) -> None:
         super().__init__()
         self.workspace = Workspace()
+        self.recording = Recording()
         self.team = Team()
         self.blas = SerialBlas()
         self.helpers = Helpers()
@@ -65,8 +66,8 @@ class Cpu(CpuImages):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array, from the workspace inside a training loop."""
-        calls = self.workspace.calls
-        return self.workspace.empty(shape, dtype) if calls is None else Noted(aligned(shape, dtype), calls)
+        notes = self.recording.notes
+        return self.workspace.empty(shape, dtype) if notes is None else notes.empty(shape, dtype)
 
     def contiguous(self, x: Array) -> Array:
         """x itself if it is C-contiguous, else a copy of it."""
@@ -78,11 +79,11 @@ class Cpu(CpuImages):
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """function(*args), which changes some of its arguments; noted down where the step is being recorded."""
-        calls = self.workspace.calls
-        if calls is None:
+        notes = self.recording.notes
+        if notes is None:
             function(*args)
         else:
-            note(calls, function, *args)
+            notes.call(function, *args)
 
     def run(self, name: str, *args: Any) -> None:
         """The kernel of that name, in pieces, here and on the helpers."""
@@ -93,11 +94,11 @@ class Cpu(CpuImages):
 
     def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """`run`, recorded (`recorded.py`) if it can be."""
-        return Recorded(self.workspace, run)
+        return Recorded(self.recording, run)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
-        """Whether all numbers are finite; while a step is recorded True, and whoever repeats it looks at them."""
-        return self.workspace.calls is not None or super().goes_on(numbers)
+        """Whether all numbers are finite; while a step is recorded True, and `Recorded` looks at them."""
+        return self.recording.notes is not None or super().goes_on(numbers)
 
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
         """The host's arrays, some ahead of need: code that has just run runs faster."""
@@ -119,6 +120,8 @@ class Cpu(CpuImages):
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of zeros, for keeps."""
+        if self.recording.notes is not None:
+            raise NotRecordableError("it would not be zero again at the next step")
         result = aligned(shape, dtype)
         result[...] = 0
         return result
@@ -129,8 +132,8 @@ class Cpu(CpuImages):
         begin: BLAS keeps to one thread from here to the end of the loop of steps, and the team shares out what comes.
         Without a loop BLAS shares its products out by itself.
         """
-        if self.workspace.calls is not None:
-            raise NotImplementedError("what a team does is not recorded")
+        if self.recording.notes is not None:
+            raise NotRecordableError("what a team does cannot be noted")
         if begin and self.workspace.active and not self.workspace.shares:
             self.blas.hold()
             self.workspace.shares = True

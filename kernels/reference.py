@@ -94,7 +94,8 @@ class Reference(Convolution):
     def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """`run`, which every step calls with arrays and numbers, and which returns a named tuple of single numbers.
 
-        A device may record what it launches, and from then on launch that without running it.
+        A device may record what is computed, and from then on compute that without running it. Then `run` does what it
+        does on the host only where it is recorded.
         """
         return run
 
@@ -102,7 +103,7 @@ class Reference(Convolution):
         """Whether a training may go on: all of the numbers, its losses, are finite.
 
         A device that would have to wait for the answer says True, and from the first number on that is not finite its
-        optimisers leave all parameters as they are, until `end_steps`.
+        optimisers leave all parameters as they are, until `end_steps`. So does one that records, and looks afterwards.
         """
         return all(map(isfinite, numbers))
 

@@ -38,7 +38,6 @@ class Workspace(threading.local):
         self._arrays: list[np.ndarray] = []
         self._next = -1  # -1: not inside a loop of steps
         self.shares = False  # whether the loop shares its work out to a team
-        self.calls: list[Any] | None = None  # what is noted of a step that is being recorded (`recorded.py`)
 
     @property
     def active(self) -> bool:

@@ -56,6 +56,10 @@ class Parameter:
             self._grad[...] = 0
             self._written = True
 
+    def mark_settled(self) -> None:
+        """The gradient is that of the current step."""
+        self._written = True
+
     def gradient_sink(self) -> tuple[Array, bool]:
         """Where a backward writes its gradient, and whether it must add to what is there.
 
@@ -136,9 +140,18 @@ class Parameters(Views):
     @property
     def grad(self) -> Array:
         """The flat gradient of the current step; zero where no backward has written."""
+        self.settle()
+        return self._grad
+
+    def settle(self) -> None:
+        """Clear the gradients that no backward has written in the current step."""
         for p in self._by_name.values():
             p.settle()
-        return self._grad
+
+    def mark_settled(self) -> None:
+        """The gradients in the buffer are those of the current step: a device that recorded one has written them."""
+        for p in self._by_name.values():
+            p.mark_settled()
 
     def block(self, *networks: str) -> Block:
         """The parameters of these networks, which have to lie next to each other."""

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,7 +30,7 @@ from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
 from minicvae.layers import trace
 from minicvae.models.adversarial import GameLosses
-from minicvae.models.base import Trainable
+from minicvae.models.base import Trainable, of_the_library
 from minicvae.objectives import Losses
 from minicvae.randomness import Purpose, check_seed, generator
 from minicvae.schedules import Schedule, as_schedule
@@ -170,23 +170,28 @@ def fit(
 
     def losses_of_step(weight: float | Array, *drawn: Array) -> Losses | GameLosses:
         """Forward and backward on what was drawn for a step; the gradients are then in the parameters."""
-        kernels.begin_step()
         batch = _batch(model, images, parts, *drawn)
         parameters.zero_grad()
         losses, backward = model.loss_and_backward(*batch, weight)
         if not kernels.goes_on(losses):
             raise NonFiniteError(_first_non_finite(model, *batch, epoch, step, losses))
         backward()
+        parameters.settle()
         return losses
 
-    losses_and_gradient = kernels.repeated(losses_of_step) if model.recordable else losses_of_step
+    repeated = _Repeated(model, losses_of_step)
+    foreign = not all(map(of_the_library, watchers))  # a callback of the user's may change the model after any step
     try:
         with _interruptible() as interrupted:
             for epoch in range(done, done if ended == "early" else until):
                 begin, record = time.perf_counter(), []
                 for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
+                    if step == 0 or foreign:
+                        losses_and_gradient = repeated.by_now()
+                    kernels.begin_step()
                     losses = losses_and_gradient(float(weight(progress)), *drawn)
+                    parameters.mark_settled()
                     if clip_norm is not None:
                         optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
                     update(rate(progress))
@@ -248,6 +253,23 @@ def _watchers(
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks: expected a list of Callback objects, got {callbacks!r}")
     return cb.active((*callbacks, *([early_stopping] if early_stopping else [])), verbose)
+
+
+class _Repeated:
+    """`run`, a step on the model, as the device repeats it: anew where the model is another than before."""
+
+    def __init__(self, model: Trainable, run: Callable[..., Any]) -> None:
+        self._model, self._run = model, run
+        self._held: list[Any] = []
+        self._repeated = run
+
+    def by_now(self) -> Callable[..., Any]:
+        """What repeats the steps of the model as it is."""
+        held = self._model.at_work()
+        if len(held) != len(self._held) or any(one is not other for one, other in zip(held, self._held, strict=True)):
+            self._held = held
+            self._repeated = self._model.kernels.repeated(self._run) if self._model.recordable else self._run
+        return self._repeated
 
 
 def _draws(

@@ -32,6 +32,13 @@ def batches(n: int, size: int = BATCH) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def of_the_library(part: Any) -> bool:
+    """Whether the object's class is one of the library's, and no method of it was replaced."""
+    kind = type(part)
+    replaced = any(callable(value) and hasattr(kind, name) for name, value in vars(part).items())
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0] and not replaced
+
+
 def _as_floats(losses: Losses | GameLosses) -> dict[str, float]:
     return {name: float(value) for name, value in losses._asdict().items()}
 
@@ -115,13 +122,16 @@ class Trainable:
         """Where the arrays live: numpy, cpu or cuda."""
         return self.kernels.name
 
-    @property
-    def parts(self) -> Iterator[Any]:
-        """Every object whose code runs in a step of training."""
+    def _computing(self) -> Iterator[Any]:
+        """Every object whose code a step of training runs."""
         yield self
         yield self.objective
         for name, network in self.networks:
             yield from (layer for _, layer in network.named_layers(name))
+
+    def at_work(self) -> list[Any]:
+        """Those objects, and all that each of them holds: what a step depends on beside its batch."""
+        return [held for part in self._computing() for held in (part, *vars(part).values())]
 
     @property
     def recordable(self) -> bool:
@@ -129,7 +139,7 @@ class Trainable:
 
         What a layer of somebody else's keeps from step to step, or does to its parameters by itself, no device sees.
         """
-        return all(type(part).__module__.partition(".")[0] == __name__.partition(".")[0] for part in self.parts)
+        return all(map(of_the_library, self._computing()))
 
     @property
     def data_dim(self) -> int:

@@ -95,11 +95,12 @@ class ConditionalVAE(Trainable):
         """What a summary says of the model beside its layers, by name."""
         return {"condition": self.condition, "likelihood": self.likelihood, "objective": self.objective}
 
-    @property
-    def parts(self) -> Iterator[Any]:
-        """Every object whose code runs in a step of training."""
-        yield from super().parts
+    def _computing(self) -> Iterator[Any]:
+        """Every object whose code a step of training runs."""
+        yield from super()._computing()
         yield self.likelihood
+        if self.adversary:
+            yield self.adversary
 
     @property
     def goals(self) -> dict[str, dict[str, float]]:

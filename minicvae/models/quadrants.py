@@ -13,7 +13,7 @@ All losses are in nats and count the hidden pixels only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -175,6 +175,11 @@ class ImageConditionedVAE(Completing):
     def networks(self) -> list[tuple[str, Layer]]:
         """The networks that are trained, by name."""
         return [("recognition", self.recognition), ("prior", self.prior), ("generation", self.generation)]
+
+    def _computing(self) -> Iterator[Any]:
+        """Every object whose code a step of training runs."""
+        yield from super()._computing()
+        yield from self.baseline._computing()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A step that is played back gives what the step gives, to the bit; what cannot be noted is not recorded."""
 
+import copy
 import operator
 from math import inf, nan
 from typing import NamedTuple
@@ -11,13 +12,25 @@ from hypothesis import strategies as st
 
 import minicvae as mc
 from minicvae import conditions
+from minicvae.callbacks import Callback, EarlyStopping, ProgressBar
 from minicvae.kernels import OneHot, load
 from minicvae.kernels.cpu import AHEAD, Cpu
-from minicvae.kernels.recorded import Noted, Recorded, _Number, assign, signature
+from minicvae.kernels.recorded import (
+    Noted,
+    Notes,
+    NotRecordableError,
+    Recorded,
+    Recording,
+    _Number,
+    assign,
+    signature,
+)
 from minicvae.kernels.workspace import Workspace, aligned
 from minicvae.layers import Dense
+from minicvae.models.adversarial import Adversary
 from minicvae.models.presets import PRESETS
 from minicvae.objectives import ELBO, IWAE
+from minicvae.optimizers import SGD, Update
 from minicvae.schedules import Linear
 from minicvae.training import NonFiniteError
 
@@ -32,19 +45,18 @@ class Numbers(NamedTuple):
 
 
 def noted(array):
-    return Noted(array, [])
+    return Noted(array, Notes(Workspace()))
 
 
 def recorded(run):
-    """`run` as a loop of steps has it, and the list of its calls that are no playing back."""
-    ran = []
+    """`run` as a loop of steps has it, the list of its calls that are no playing back, and who holds the notes."""
+    ran, recording = [], Recording()
 
     def counted(*arguments):
         ran.append(arguments)
         return run(*arguments)
 
-    workspace = Workspace()
-    return Recorded(workspace, counted), ran, workspace
+    return Recorded(recording, counted), ran, recording
 
 
 # Whole trainings
@@ -56,7 +68,7 @@ def trained(preset, overrides=None, dtype="float32", images=np.uint8, **settings
     rng = np.random.default_rng(0)
     x, c = rng.integers(0, 256, (10, *SHAPE), np.uint8), conditions.draw(model.condition, 10, rng)
     x = x if images is np.uint8 else (x / 255).astype(images)
-    history = model.fit(x, c, epochs=3, batch_size=4, verbose=0, seed=3, **settings)
+    history = model.fit(x, c, **{"epochs": 3, "batch_size": 4, "verbose": 0, "seed": 3} | settings)
     return {name: values for name, values in history.history.items() if name != "seconds"}, model.parameters.value
 
 
@@ -103,7 +115,9 @@ NOT_RECORDED = {"adversarial", "conv", "conv-strided", "conv-planes", "iwae", "i
 def test_a_recorded_training_is_the_training_to_the_bit(case, recordings, monkeypatch):
     preset, overrides, settings = CASES[case]
     found, weights = trained(preset, overrides, **settings)
-    assert [r is not None for r in recordings] == [case not in NOT_RECORDED] * 2  # of whole batches, and of the last
+    assert [r is not None for r in recordings] == [
+        case not in NOT_RECORDED
+    ] * 6  # of whole batches, and of the last: each epoch
     monkeypatch.setattr(Cpu, "repeated", lambda self, run: run)
     truth, true_weights = trained(preset, overrides, **settings)
     assert found == truth
@@ -136,15 +150,127 @@ class OwnLikelihood(mc.distributions.Bernoulli):
     """A likelihood of somebody else's."""
 
 
-@pytest.mark.parametrize("whose", ["layer", "likelihood", "model", "nobody"])
+class OwnAdversary(Adversary):
+    """An adversary of somebody else's."""
+
+
+def replaced(layer):
+    """The layer with a forward of somebody else's."""
+    layer.forward = layer.forward
+    return layer
+
+
+PARTS_OF_OTHERS = {
+    "nobody": (mc.CVAE, {}),
+    "model": (OwnModel, {}),
+    "layer": (mc.CVAE, {"decoder": Own(2 + 3, 64)}),
+    "layer within": (mc.CVAE, {"decoder": mc.layers.Chain([Dense(2 + 3, 4), Own(4, 64)])}),
+    "method": (mc.CVAE, {"decoder": replaced(Dense(2 + 3, 64))}),
+    "likelihood": (mc.CVAE, {"likelihood": OwnLikelihood()}),
+    "adversary": (mc.CVAE, {"adversary": OwnAdversary(Dense(2 + 3, 1))}),
+}
+
+
+@pytest.mark.parametrize("whose", PARTS_OF_OTHERS)
 def test_what_others_wrote_is_run_at_every_step(whose, recordings):
-    kind, layer = (OwnModel if whose == "model" else mc.CVAE), (Own if whose == "layer" else Dense)
-    likelihood = OwnLikelihood() if whose == "likelihood" else None
-    encoder, decoder = mc.layers.Chain([layer(64 + 3, 5, "tanh"), Dense(5, 4)]), Dense(2 + 3, 64)
-    condition = conditions.Classes(3)
-    model = kind(encoder, decoder, condition, latent_dim=2, image_shape=SHAPE, likelihood=likelihood)
-    model.fit(np.zeros((6, *SHAPE)), np.zeros(6, np.int64), epochs=2, batch_size=3, verbose=0)
-    assert model.recordable == (whose == "nobody") == bool(recordings)
+    kind, others = PARTS_OF_OTHERS[whose]
+    networks = {"encoder": mc.layers.Chain([Dense(64 + 3, 5, "tanh"), Dense(5, 4)]), "decoder": Dense(2 + 3, 64)}
+    made = copy.deepcopy(networks | others)  # a layer can stand in one model only
+    model = kind(condition=conditions.Classes(3), latent_dim=2, image_shape=SHAPE, **made)
+    model.fit(np.zeros((6, *SHAPE)), np.zeros(6, np.int64), epochs=1, batch_size=3, verbose=0)
+    assert model.recordable == (whose == "nobody")
+    assert [r is not None for r in recordings] == [True] * (whose == "nobody")
+
+
+def test_a_model_on_somebody_elses_baseline_is_not_recordable():
+    for layer in (Dense, Own):
+        baseline = mc.BaselineNet(layer(64, 64), image_shape=SHAPE)
+        assert mc.ImageCVAE.build(baseline, (4,), latent_dim=2).recordable == (layer is Dense)
+
+
+# What may happen between the steps
+
+
+class Forgetful(Callback):
+    """Forgets the gradients after each epoch, or in the middle of one."""
+
+    def on_epoch_end(self, model, epoch, logs):
+        model.parameters.zero_grad()
+
+
+class OwnSGD(SGD):
+    """An optimiser of somebody else's, who forgets the gradients after each step."""
+
+    def start(self, parameters, kernels):
+        def update(learning_rate):
+            parameters.value[...] -= learning_rate * parameters.grad
+            parameters.zero_grad()
+
+        return Update(update, {})
+
+
+class Sharpening(Callback):
+    """Changes the model between epochs."""
+
+    def on_epoch_end(self, model, epoch, logs):
+        model.likelihood = mc.distributions.Gaussian(sigma=1 / (epoch + 2))
+
+
+class Busy(Callback):
+    """A callback that wants to know something of the model after each step, and may change it."""
+
+    def on_train_begin(self, model, plan):
+        self.model = model
+
+    def on_step_end(self, epoch, step, losses):
+        self.model.losses(np.zeros((2, *SHAPE)), np.zeros(2, np.int64))
+        self.model.objective = ELBO(free_bits=0.1 * (epoch + step))
+
+
+BETWEEN = {  # and how often a step is recorded then
+    "gradients forgotten by a callback": ({"callbacks": [Forgetful()]}, 2),
+    "gradients forgotten by an optimiser": ({"optimizer": OwnSGD()}, 2),
+    "another likelihood": ({"callbacks": [Sharpening()]}, 6),
+    "another objective at each step": ({"callbacks": [Busy()]}, 9),
+    "the best weights put back": ({"early_stopping": EarlyStopping(1, monitor="loss"), "learning_rate": 0.3}, 2),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_whatever_happens_between_the_steps_happens_with_recordings_too(what, recordings, monkeypatch):
+    settings, times = BETWEEN[what]
+    found, weights = trained("mlp", **copy.deepcopy(settings))
+    assert [r is not None for r in recordings] == [True] * times
+    monkeypatch.setattr(Cpu, "repeated", lambda self, run: run)
+    truth, true_weights = trained("mlp", **copy.deepcopy(settings))
+    assert found == truth
+    np.testing.assert_array_equal(weights, true_weights)
+
+
+def test_kernels_of_a_callback_take_no_more_memory_from_step_to_step(monkeypatch):
+    sizes, k = [], load("cpu")
+
+    def on_step_end(self, epoch, step, losses):
+        k.empty((3, 3), np.float32)
+        sizes.append(len(k.workspace._arrays))
+
+    monkeypatch.setattr(ProgressBar, "on_step_end", on_step_end)  # one of the library's: the steps are recorded
+    trained("mlp", verbose=1)
+    assert sizes == [1] * 9
+
+
+def test_a_shorter_batch_has_the_memory_of_a_longer_one():
+    k, places = load("cpu"), []
+
+    def run(x):
+        places.append(k.empty(x.shape, x.dtype).array)
+        return Numbers(x[0, 0], x[0, 0])
+
+    repeated = k.repeated(run)
+    for rows in (5, 3, 5):
+        repeated(np.zeros((rows, 2)))
+    assert [place.shape for place in places] == [(5, 2), (3, 2)]
+    assert np.may_share_memory(*places)
 
 
 # Recordings
@@ -165,7 +291,9 @@ def test_whatever_is_noted_is_done_again(data, seed, dtype):
         "larger": lambda x: (x > 0.1).astype(dtype),
         "dense": lambda x: k.dense([x], W, b, "tanh"),
         "labels": lambda x: k.dense([x, OneHot(np.arange(n) % 4, 4)], np.concatenate([W, E]), b, "relu"),
-        "sigmoid": lambda x: k.scale_rows(x, x[:, 0]),
+        "scaled": lambda x: k.scale_rows(x, x[:, 0]),
+        "product with W": lambda x: x @ W,
+        "itself and one": lambda x: operator.iadd(x.astype(dtype), 1),
     }
     binary = {
         "sum": operator.add,
@@ -188,8 +316,8 @@ def test_whatever_is_noted_is_done_again(data, seed, dtype):
     for scale in (0.5, -1.5, 2.0):
         x = rng.standard_normal((n, d)).astype(dtype)
         found, truth = played(scale, x), run(scale, x)
-        assert found == Numbers(*map(float, truth))
-    assert None not in played._recordings.values()
+        np.testing.assert_array_equal(found, truth)
+    assert None not in played._tapes.values()
 
 
 def test_a_function_runs_once_for_each_signature_and_is_played_from_then_on():
@@ -284,27 +412,34 @@ LOOKED_AT = {
     "those that are large": lambda x: x[x > 1][0],
     "a copy of another shape": lambda x: x.reshape(2, 2)[:, ::-1].reshape(4)[0],
     "two results": lambda x: np.modf(x)[0][0],
-    "a function with conditions": lambda x: np.add(x, x, where=np.ones(4, bool))[0],
+    "a function with settings": lambda x: np.add(x, x, dtype=np.float64)[0],
     "a number written": lambda x: operator.setitem(x, 0, 1.0),
     "a number put into another array": lambda x: operator.setitem(np.zeros(4), 0, x[0]),
+    "a sum that begins unseen": lambda x: operator.iadd(np.zeros(4), x),
     "an iteration": lambda x: max(x),
-    "a number of the arguments, in double precision": lambda x: x * _Number(np.zeros(()), []),
-    "such a number the other way round": lambda x: _Number(np.zeros(()), []) * x,
-    "such a number in a function": lambda x: np.add(_Number(np.zeros(()), []), x),
 }
+REFUSED = (TypeError, ValueError, AttributeError, IndexError)
 
 
 @pytest.mark.parametrize("what", LOOKED_AT)
 def test_whoever_looks_at_numbers_is_not_recorded(what):
-    with pytest.raises((TypeError, ValueError, AttributeError, IndexError)):
+    LOOKED_AT[what](np.arange(4.0))
+    with pytest.raises(REFUSED):
         LOOKED_AT[what](noted(np.arange(4.0)))
 
 
+@pytest.mark.parametrize("function", [operator.mul, lambda x, number: number * x, np.add])
+def test_a_number_is_not_combined_with_arrays(function):
+    x = noted(np.arange(4.0))
+    with pytest.raises(TypeError):
+        function(x, _Number(np.zeros(()), x.notes))
+
+
 def test_what_cannot_be_recorded_runs_as_it_is_at_every_step_and_in_no_part_twice_afterwards():
-    repeated, ran, workspace = recorded(lambda x: Numbers(x.sum(), 1.0))
+    repeated, ran, recording = recorded(lambda x: Numbers(x.sum(), 1.0))
     assert [repeated(np.full(2, float(i))) for i in range(4)] == [(2 * i, 1) for i in range(4)]
     assert len(ran) == 5  # the first of them was an attempt
-    assert workspace.calls is None
+    assert recording.notes is None
     constant, ran, _ = recorded(lambda x: Numbers(x[0], 1.0))  # a number that is none of the recording's
     assert [constant(np.full(2, float(i))) for i in range(3)] == [(i, 1) for i in range(3)]
     assert len(ran) == 4
@@ -314,28 +449,30 @@ def test_an_error_comes_through_and_nothing_is_noted_afterwards():
     def run(x):
         raise ZeroDivisionError("mine")
 
-    repeated, _, workspace = recorded(run)
+    repeated, _, recording = recorded(run)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="mine"):
             repeated(np.zeros(2))
-        assert workspace.calls is None
+        assert recording.notes is None
 
 
 def test_an_interruption_ends_the_recording():
     def run(x):
         raise KeyboardInterrupt
 
-    repeated, ran, workspace = recorded(run)
+    repeated, ran, recording = recorded(run)
     with pytest.raises(KeyboardInterrupt):
         repeated(np.zeros(2))
-    assert (workspace.calls, len(ran)) == (None, 1)
+    assert (recording.notes, len(ran)) == (None, 1)
 
 
-def test_work_of_a_team_is_refused():
+def test_what_is_not_done_again_is_refused():
     k = Cpu()
-    k.workspace.calls = []
-    with pytest.raises(NotImplementedError, match="not recorded"):
+    k.recording.notes = Notes(Workspace())
+    with pytest.raises(NotRecordableError, match="a team"):
         k.share(lambda start, stop: None, 4, 4)
+    with pytest.raises(NotRecordableError, match="zero again"):
+        k.zeros((2,), np.float32)
 
 
 def test_a_noted_array_knows_its_layout():
