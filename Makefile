@@ -15,7 +15,7 @@ test: $(VENV)/test.stamp
 
 # The tests that take a device, on cuda, where there is no GPU: strict arrays in CuPy's place (tests/standin).
 stand-in: $(VENV)/test.stamp
-	$(BIN)/pytest -n 2 --dist loadfile --stand-in --device cuda -m "cuda and not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --stand-in --device cuda -m "cuda and not slow and not many_draws"
 
 # Everything that needs an NVIDIA GPU, in one go; what it finds stays in build/gpu. CUDA: cuda12 or cuda13.
 CUDA ?= cuda12

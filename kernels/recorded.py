@@ -195,6 +195,7 @@ class Recorded:
             found = self._run(*given)
             return _Tape([x.array for x in given], notes.calls, type(found), [x.array for x in found])
         except REFUSALS:  # of the recording, or of `run` itself, which then fails without it too
+            self._memory = Workspace()
             return None
         finally:
             self._recording.notes = None

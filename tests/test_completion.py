@@ -46,6 +46,7 @@ def test_the_networks_are_those_of_the_protocol():
     assert seeing.parameters["generation.0.W"].shape == (984, 500)
 
 
+@pytest.mark.many_draws
 def test_the_one_loop_trains_both_and_the_cvae_learns_what_the_baseline_cannot(device):
     """A coin decides 8 hidden pixels: a single answer costs log 2 in each of them, a sampled one log 2 in all."""
     x, test, model = data(400), data(200, seed=1), built(device, dtype="float64", view=True)

@@ -165,6 +165,7 @@ def joint_on_the_grid(model, x, c, i):
     return log_p + stats.norm.logpdf(GRID), stats.norm.logpdf(GRID, mean, np.exp(log_var / 2))
 
 
+@pytest.mark.many_draws
 @pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian(0.5), LearnedGaussian()])
 @pytest.mark.parametrize("beta", [1.0, 4.0])
 def test_it_comes_to_the_integral_over_a_latent_of_one_dimension(device, likelihood, beta):
@@ -193,6 +194,7 @@ def test_with_one_sample_it_is_minus_the_elbo_of_that_sample(device, learnt):
     assert -log_likelihood(model, x, c, 1, seed=5).mean() == pytest.approx(losses["loss"], rel=1e-12)
 
 
+@pytest.mark.many_draws
 def test_more_samples_tighten_the_bound(device):
     model, (x, c) = small(device, seed=2), data(40)
     model.parameters["encoder.1.b"] = np.array([1.0, -1.0, 1.0, 1.0])  # a posterior that is far from the true one

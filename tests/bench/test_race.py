@@ -68,8 +68,7 @@ def test_minicvae_itself_does_every_task_in_some_time(started):
         assert contestant.work(task, 1) > 0
 
 
-@pytest.mark.parametrize("mode", ["eager", "fused"])
-@pytest.mark.parametrize("preset", ["mlp-small", "conv"])
+@pytest.mark.parametrize(("preset", "mode"), [("mlp-small", "eager"), ("conv", "fused")])
 def test_torch_trains_evaluates_and_generates(started, preset, mode):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     contestant = next(c for c in peers("torch", preset, 4, "cpu") if c.name == f"torch {mode}")

@@ -434,9 +434,10 @@ def test_a_number_is_not_combined_with_arrays(function):
 
 
 def test_what_cannot_be_recorded_runs_as_it_is_at_every_step_and_in_no_part_twice_afterwards():
-    repeated, ran, recording = recorded(lambda x: Numbers(x.sum(), 1.0))
+    repeated, ran, recording = recorded(lambda x: Numbers((x + 0).sum(), 1.0))
     assert [repeated(np.full(2, float(i))) for i in range(4)] == [(2 * i, 1) for i in range(4)]
     assert len(ran) == 5  # the first of them was an attempt
+    assert repeated._memory._arrays == []
     assert recording.notes is None
     constant, ran, _ = recorded(lambda x: Numbers(x[0], 1.0))  # a number that is none of the recording's
     assert [constant(np.full(2, float(i))) for i in range(3)] == [(i, 1) for i in range(3)]

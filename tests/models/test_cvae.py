@@ -239,6 +239,7 @@ def test_beta_can_be_given_for_one_call(device, beta):
         np.testing.assert_array_equal(gradient, grads[name])
 
 
+@pytest.mark.many_draws
 @pytest.mark.parametrize(("mean", "log_var"), [(0.0, 0.0), (1.5, -3.0), (-2.0, 1.0)])
 def test_the_latents_that_reach_the_decoder_have_the_posteriors_mean_and_variance(device, mean, log_var):
     """End to end: an exp(log_var) for exp(log_var / 2), forward and backward alike, would pass any gradient check."""

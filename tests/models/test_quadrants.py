@@ -202,6 +202,7 @@ def test_beta_can_be_given_for_one_call(device):
     assert losses["loss"] == pytest.approx(losses["reconstruction"] + 0.5 * 3.0 * losses["kl"])
 
 
+@pytest.mark.many_draws
 @pytest.mark.parametrize(("mean", "log_var"), [(0.0, 0.0), (1.5, -3.0), (-2.0, 1.0)])
 @pytest.mark.parametrize(("alpha", "network"), [(1.0, "recognition"), (0.0, "prior")])
 def test_the_latents_that_are_decoded_have_the_mean_and_variance_of_their_network(
@@ -254,6 +255,7 @@ def test_the_estimators_are_their_formulas_with_everything_written_out(device, v
         np.testing.assert_allclose(found, value, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.many_draws
 def test_monte_carlo_and_importance_sampling_come_to_the_integral_itself(device):
     """One latent dimension, so that -log ∫ p(y|z) p(z|v) dz can be had by a sum over a fine grid."""
     model = build(device, l=1, view=True)
