@@ -170,7 +170,7 @@ def rows_of(name):
 
 def concatenate(draw, rng):
     axis, n, d = draw(st.integers(0, 1)), counts(draw), lengths(draw)
-    more = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    more = draw(st.lists(st.integers(1, 5), max_size=3))
     shapes = [(n, d), *((m, d) if axis == 0 else (n, m) for m in more)]
     arguments = {f"a{i}": rng.standard_normal(shape) for i, shape in enumerate(shapes)}
 

@@ -125,7 +125,7 @@ TESTS = {
             ("convolution", "models/test_convolutional", "layers/test_fused"),
         )
     },
-    "minicvae/models/base": (*MODEL, "test_completion"),
+    "minicvae/models/base": (*MODEL, "test_completion", "kernels/test_recorded"),
     "minicvae/models/cvae": (*MODEL, "models/test_adversarial"),
     "minicvae/models/adversarial": ("models/test_adversarial",),
     "minicvae/models/quadrants": ("models/test_quadrants", "test_completion"),
