@@ -39,8 +39,8 @@ def arguments(parser: Parser) -> None:
         "--elements",
         metavar="N",
         type=at_least(1),
-        default=12,
-        help="elements of each parameter that are compared one by one, beside a direction through all (default: 12)",
+        default=8,
+        help="elements of each parameter that are compared one by one, beside a direction through all (default: 8)",
     )
     parser.add_argument("--seed", metavar="N", type=at_least(0), default=0, help="of all that is drawn (default: 0)")
     device_option(parser)

@@ -59,7 +59,7 @@ def check_layer(layer: Any, *inputs: Any, method: str = "differences", **options
     )
 
 
-def check_model(model: Any, x: Any, c: Any, *, eps: Any, elements: int = 12, **options: Any) -> Report:
+def check_model(model: Any, x: Any, c: Any, *, eps: Any, elements: int = 8, **options: Any) -> Report:
     """Check the gradient of a whole model's loss by every parameter.
 
     model: has `loss_and_gradients(x, c, eps=eps) -> (losses, gradients)` with the number `losses["loss"]`, and
