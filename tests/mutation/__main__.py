@@ -157,6 +157,7 @@ TESTS = {
         "kernels/test_recorded",
     ),
     "kernels/recorded": ("kernels/test_recorded",),
+    "kernels/shared": ("kernels/test_cpu", "kernels/test_pieces", "kernels/test_zeros", "kernels/test_reference"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
         f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")
@@ -200,6 +201,7 @@ FAST = {
         "image_maps",
         "pieces",
         "recorded",
+        "shared",
         "workspace",
         "zeros",
     )
