@@ -17,21 +17,16 @@ import numpy as np
 from minicvae.kernels import compiled, shared
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, assign
-from minicvae.kernels.reference import Array, OneHot, Part, portions, row_blocks
+from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
+from minicvae.kernels.steps import portions
 from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace, aligned
 
 PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
 AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
-
-
 NO_LABELS = np.empty((0, 0), np.int64)
-
-
-def _zero(x: Array) -> None:
-    x[...] = 0
 
 
 def _elbo(nll: Array, kl: Array, weight: Array, floor: float, dnll: Array, dkl: Array, numbers: Array) -> None:
@@ -217,7 +212,7 @@ class Cpu(CpuImages):
     def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
         """dE[labels_n] += dy_n, row by row."""
         if not accumulate:
-            self.call(_zero, dE)
+            self.call(assign, dE, 0)
         self.call(compiled.scatter_add, dy, labels, dE)
 
     def reparameterise(self, mean: Array, log_var: Array, eps: Array) -> Array:

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core.errors import NumbaError
 
+from minicvae.kernels.steps import signature
 from minicvae.kernels.workspace import Workspace, aligned
 
-__all__ = ["NotRecordableError", "Noted", "Notes", "Recorded", "Recording", "assign", "signature"]
+__all__ = ["NotRecordableError", "Noted", "Notes", "Recorded", "Recording", "assign"]
 
 
 class NotRecordableError(TypeError):
@@ -32,12 +33,7 @@ class NotRecordableError(TypeError):
 
 
 # How arrays, NumPy and Numba say that they cannot do what they are asked for.
-REFUSALS = (TypeError, ValueError, AttributeError, IndexError, NotImplementedError, NumbaError)
-
-
-def signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The shape and type of each argument: what a recording depends on."""
-    return tuple([(x.shape, x.dtype) if hasattr(x, "shape") else type(x) for x in arguments])
+REFUSALS = (TypeError, ValueError, AttributeError, IndexError, NumbaError)
 
 
 def assign(out: np.ndarray, x: Any) -> None:

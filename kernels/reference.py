@@ -48,19 +48,6 @@ def row_blocks(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:
         start += width
 
 
-def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """The arrays in lists of at least `size` bytes each, and what is left in a last one, which may be empty."""
-    waiting: list[np.ndarray] = []
-    total = 0
-    for a in arrays:
-        waiting.append(a)
-        total += a.nbytes
-        if total >= size:
-            yield waiting
-            waiting, total = [], 0
-    yield waiting
-
-
 class Reference(Convolution):
     """Every kernel on the array module `xp`; those for images stand in `convolution.py`."""
 

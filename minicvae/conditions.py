@@ -8,7 +8,7 @@ encoder, one in the decoder), and `joined` puts it in front of them. `Nothing` m
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -259,27 +259,23 @@ def repeat(parts: tuple[Part, ...], times: int) -> tuple[Part, ...]:
     def again(a: Array) -> Array:  # by methods that the arrays of every device have
         return a[None].repeat(times, axis=0).reshape(times * len(a), *a.shape[1:])
 
-    if times == 1:
-        return parts
-    return tuple(
-        OneHot(again(part.labels), part.classes) if isinstance(part, OneHot) else again(part) for part in parts
-    )
+    return parts if times == 1 else _with_rows(parts, again)
 
 
 def select(parts: tuple[Part, ...], index: Any) -> tuple[Part, ...]:
     """The encoded condition of some examples: parts[index]."""
-    return tuple(
-        OneHot(part.labels[index], part.classes) if isinstance(part, OneHot) else part[index] for part in parts
-    )
+    return _with_rows(parts, lambda rows: rows[index])
 
 
 def gather(kernels: Reference, parts: tuple[Part, ...], index: Array) -> tuple[Part, ...]:
     """The encoded condition of a batch of a training: parts[index], index (n,) on the device."""
+    return _with_rows(parts, lambda rows: kernels.take(rows, index))
+
+
+def _with_rows(parts: tuple[Part, ...], change: Callable[[Array], Array]) -> tuple[Part, ...]:
+    """The encoded condition with other rows: `change` makes them of each part's labels or floats."""
     return tuple(
-        OneHot(kernels.take(part.labels, index), part.classes)
-        if isinstance(part, OneHot)
-        else kernels.take(part, index)
-        for part in parts
+        OneHot(change(part.labels), part.classes) if isinstance(part, OneHot) else change(part) for part in parts
     )
 
 

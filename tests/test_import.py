@@ -40,6 +40,10 @@ def test_the_cpu_device_loads_its_compiler_and_no_other_library():
     }  # Numba asks for SciPy itself
 
 
+def test_the_cuda_device_does_not_load_the_compiler_of_the_other():
+    assert loaded_by("import minicvae.kernels.cuda") == []
+
+
 def test_everything_that_is_promised_is_there():
     for name in mc.__all__:
         assert getattr(mc, name) is not None

@@ -16,7 +16,8 @@ from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
 from minicvae.kernels.cuda.launch import Launcher, blocks
 from minicvae.kernels.cuda.products import Cublas, Epilogue
-from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, portions, row_blocks
+from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
+from minicvae.kernels.steps import portions
 
 __all__ = ["Cuda"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minicvae.kernels.cuda.products import Tiled
-from minicvae.kernels.recorded import signature
 from minicvae.kernels.reference import Array
+from minicvae.kernels.steps import signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

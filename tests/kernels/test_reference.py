@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import special
 
 from minicvae.gradcheck import check_pair
 from minicvae.kernels import OneHot, Reference
-from minicvae.kernels.reference import portions
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
 EXTREMES = np.array([-1e4, -800.0, -90.0, 0.0, 90.0, 800.0, 1e4])
@@ -273,23 +272,6 @@ def test_what_is_fed_comes_in_order_on_the_device(kernels):
     assert [a.shape for a in fed] == [a.shape for a in arrays]
     for a, b in zip(arrays, fed, strict=True):
         np.testing.assert_array_equal(kernels.to_numpy(b), a)
-
-
-@example(lengths=[4, 4, 3, 1], size=4)
-@given(lengths=st.lists(st.integers(0, 20), max_size=12), size=st.integers(1, 50))
-def test_portions_are_as_large_as_they_must_be_and_no_larger(lengths, size):
-    arrays = [np.zeros(length, np.uint8) for length in lengths]
-    *whole, rest = found = list(portions(iter(arrays), size))
-    assert [id(a) for portion in found for a in portion] == [id(a) for a in arrays]
-    assert sum(a.nbytes for a in rest) < size
-    for portion in whole:
-        assert sum(a.nbytes for a in portion[:-1]) < size <= sum(a.nbytes for a in portion)
-
-
-def test_a_portion_is_given_out_before_more_is_drawn():
-    drawn = []
-    next(portions((drawn.append(i) or np.zeros(8, np.uint8) for i in range(9)), 24))
-    assert drawn == [0, 1, 2]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

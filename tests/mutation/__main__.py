@@ -125,7 +125,7 @@ TESTS = {
             ("convolution", "models/test_convolutional", "layers/test_fused"),
         )
     },
-    "minicvae/models/base": (*MODEL, "test_completion", "kernels/test_recorded"),
+    "minicvae/models/base": (*MODEL, "test_completion", "test_repeated"),
     "minicvae/models/cvae": (*MODEL, "models/test_adversarial"),
     "minicvae/models/adversarial": ("models/test_adversarial",),
     "minicvae/models/quadrants": ("models/test_quadrants", "test_completion"),
@@ -155,8 +155,10 @@ TESTS = {
         "test_optimizers",
         "kernels/test_reference",
         "kernels/test_recorded",
+        "test_repeated",
     ),
-    "kernels/recorded": ("kernels/test_recorded",),
+    "kernels/recorded": ("kernels/test_recorded", "test_repeated"),
+    "kernels/steps": ("kernels/test_steps",),
     "kernels/shared": ("kernels/test_cpu", "kernels/test_pieces", "kernels/test_zeros", "kernels/test_reference"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{

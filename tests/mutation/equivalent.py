@@ -316,7 +316,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "a key is as good in another order": (
         "minicvae.models.base:Trainable.at_work: return [held for part in self._computing() for held in (part, *vars(part).values())] -> return [held for part in self._computing() for held in (*vars(part).values(), part)]",
-        "minicvae.kernels.recorded:signature: return tuple([(x.shape, x.dtype) if hasattr(x, 'shape') else type(x) for x in arguments]) -> return tuple([(x.dtype, x.shape) if hasattr(x, 'shape') else type(x) for x in arguments])",
+        "minicvae.kernels.steps:signature: return tuple([(x.shape, x.dtype) if hasattr(x, 'shape') else type(x) for x in arguments]) -> return tuple([(x.dtype, x.shape) if hasattr(x, 'shape') else type(x) for x in arguments])",
     ),
 }
 

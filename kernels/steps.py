@@ -1,0 +1,28 @@
+"""For loops of steps on all devices: portions of what is drawn for them, and what a recording of a step depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["portions", "signature"]
+
+
+def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """The arrays in lists of at least `size` bytes each, and what is left in a last one, which may be empty."""
+    waiting: list[np.ndarray] = []
+    total = 0
+    for a in arrays:
+        waiting.append(a)
+        total += a.nbytes
+        if total >= size:
+            yield waiting
+            waiting, total = [], 0
+    yield waiting
+
+
+def signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The shape and type of each argument: a recording is good for all arguments that are alike in these."""
+    return tuple([(x.shape, x.dtype) if hasattr(x, "shape") else type(x) for x in arguments])
