@@ -158,7 +158,7 @@ def dense(queue, x, kept, W, h, accumulate, last, gathered, rows, b, activation)
     number = take(queue, strips * groups)
     while number < strips * groups:
         bounds = piece_of(number, strips, groups, n, d_out, lanes)
-        multiply(x, kept, W, False, h, bounds, accumulate)
+        multiply(x, kept, W, bool(0), h, bounds, accumulate)
         if last:
             add_rows_activate(h, gathered, rows, b, activation, *bounds)
         number = take(queue, strips * groups)
@@ -200,7 +200,7 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     while number < first + groups:
         if number < first:
             bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
-            multiply(g, all_terms(), W, True, dx, bounds, False)
+            multiply(g, all_terms(), W, bool(1), dx, bounds, bool(0))  # Numba compiles anew for True and False
         else:
             multiply_examples(x, kept, g, dW, *part(number - first, groups, d_in, ROWS), accumulate)
         number = take(queue, first + groups)

@@ -32,13 +32,16 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, overload
+from numba.np.arrayobj import populate_array
 
 from minicvae.kernels import compiler
 from minicvae.kernels.subnormal import flush, restore
@@ -60,9 +63,12 @@ def _state(threads: int) -> np.ndarray:
     return np.zeros(QUEUE + threads * LINE, np.int64)
 
 
-def compiled() -> bool:
-    """Whether this is compiled code."""
-    return False
+def spread(state: np.ndarray, kernel: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done.
+
+    What may go wrong in a kernel is that there is no memory left for it: MemoryError.
+    """
+    kernel((np.zeros(LINE, np.int64), 0), *arguments)
 
 
 def add(state: np.ndarray, i: int, value: int) -> int:
@@ -138,58 +144,77 @@ def pause(typing_context: Any) -> Any:
 # A kernel's code and arguments, handed over as two addresses
 
 
-@intrinsic
-def describe(typing_context: Any, state: Any, kernel: Any, arguments: Any) -> Any:
-    """Write into the state where `kernel(*arguments)` can be called: a function, and the address that it wants.
+_BYTES = ir.IntType(8).as_pointer()
+_CODE = ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _WORD, _WORD])  # (arguments, queue, its words, thread)
+_QUEUE = types.Tuple((types.int64[::1], types.int64))
 
-    The function also wants the number of the thread that calls it, which becomes that of its queue, arguments[0].
-    """
-    signature = kernel.get_call_type(typing_context, arguments.types, {})
+
+@infer_global(spread)
+class _Spread(AbstractTemplate):
+    """In compiled code: the kernel is compiled for the arguments."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        """Of `spread(state, kernel, arguments)`."""
+        _, kernel, arguments = args
+        kernel.get_call_type(self.context, (_QUEUE, *arguments.types), {})
+        return signature(types.none, *args)
+
+
+@lower_builtin(spread, types.Array, types.Dispatcher, types.BaseTuple)
+def _spread(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
+    """Write the arguments down, and a function that calls `kernel(queue, *arguments)` with them; `run` both."""
+    state, kernel, arguments = called_with.args
+    frame = cgutils.alloca_once_value(builder, args[2])
+    wanted = kernel.get_call_type(context.typing_context, (_QUEUE, *arguments.types), {})
+    made = kernel.dispatcher.get_compile_result(wanted)
+    context.add_linking_libs([made.library])
+    function = _helping(context, builder.module, made, wanted, frame.type)
+    words = [builder.ptrtoint(value, _WORD) for value in (function, frame)]
+    running = context.typing_context.resolve_value_type(run)
+    call = context.get_function(
+        running, running.get_call_type(context.typing_context, (state, types.int64, types.int64), {})
+    )
+    context.add_linking_libs(call.libs)
+    return call(builder, [args[0], *words])
+
+
+def _helping(context: Any, module: Any, made: Any, wanted: Any, frame: Any) -> Any:
+    """The code of a job: a function that makes the queue and unpacks the arguments, and says if the kernel failed."""
+    function = ir.Function(module, _CODE, module.get_unique_name("helping"))
+    function.linkage = "internal"
+    within = ir.IRBuilder(function.append_basic_block())
+    place, queue, words, thread = function.args
+    counts = context.make_array(_QUEUE[0])(context, within)
+    size = _WORD(_WORD.width // 8)
+    data = within.bitcast(queue, counts.data.type)
+    populate_array(counts, data, shape=(words,), strides=(size,), itemsize=size, meminfo=None)
+    values = cgutils.unpack_tuple(within, within.load(within.bitcast(place, frame)))
+    given = [context.make_tuple(within, _QUEUE, [counts._getvalue(), thread]), *values]
+    declared = context.declare_function(module, made.fndesc)
+    status, _ = context.call_conv.call_function(within, declared, wanted.return_type, wanted.args, given)
+    with within.if_then(status.is_error):
+        failed = within.gep(data, [_WORD(FAILED - QUEUE)])
+        within.store_atomic(_WORD(1), failed, "seq_cst", 8)
+    within.ret_void()
+    return function
+
+
+@intrinsic
+def join(typing_context: Any, job: Any, thread: Any) -> Any:
+    """Do of a job what is left, as the thread of that number."""
 
     def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
-        frame = cgutils.alloca_once_value(builder, args[2])
-        address = ir.IntType(8).as_pointer()
-        module = builder.module
-        kind = ir.FunctionType(ir.VoidType(), [address, _WORD])
-        function = ir.Function(module, kind, module.get_unique_name("helping"))
-        function.linkage = "internal"
-        within = ir.IRBuilder(function.append_basic_block())
-        values = within.load(within.bitcast(function.args[0], frame.type))
-        made = kernel.dispatcher.get_compile_result(signature)
-        context.add_linking_libs([made.library])
-        queue, *others = cgutils.unpack_tuple(within, values, len(arguments.types))
-        given = [within.insert_value(queue, function.args[1], 1), *others]
-        declared = context.declare_function(module, made.fndesc)
-        status, _ = context.call_conv.call_function(within, declared, signature.return_type, signature.args, given)
-        with within.if_then(status.is_error):
-            counts = within.extract_value(queue, 0)
-            failed = _place(context, within, arguments.types[0][0], counts, _WORD(FAILED - QUEUE))
-            within.store_atomic(_WORD(1), failed, "seq_cst", 8)
-        within.ret_void()
-        for i, value in ((CODE, function), (FRAME, frame)):
-            place = _place(context, builder, called_with.args[0], args[0], _WORD(i))
-            builder.store(builder.ptrtoint(value, _WORD), place)
+        kind, (array, number) = called_with.args[0], args
+        function, frame = (
+            builder.inttoptr(builder.load(_place(context, builder, kind, array, _WORD(i))), pointer)
+            for i, pointer in ((CODE, _CODE.as_pointer()), (FRAME, _BYTES))
+        )
+        queue = builder.bitcast(_place(context, builder, kind, array, _WORD(QUEUE)), _BYTES)
+        words = builder.sub(context.make_array(kind)(context, builder, array).nitems, _WORD(QUEUE))
+        builder.call(function, [frame, queue, words, number])
         return context.get_dummy_value()
 
-    return types.void(state, kernel, arguments), code
-
-
-@intrinsic
-def call(typing_context: Any, function: Any, frame: Any, thread: Any) -> Any:
-    """Call what `describe` has described."""
-
-    def code(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
-        address = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [address, _WORD]).as_pointer()
-        builder.call(builder.inttoptr(args[0], kind), [builder.inttoptr(args[1], address), args[2]])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), code
-
-
-@overload(compiled)
-def _compiled():
-    return lambda: True
+    return types.void(job, types.int64), code
 
 
 @overload(add)
@@ -216,24 +241,20 @@ def take(queue, pieces):
     return pieces
 
 
-@njit(**compiler.FLAGS)
-def spread(state, kernel, arguments):
-    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done.
+@compiler.kernel
+def run(state, code, frame):
+    """Let the code of a job be called here and on every helper that is awake; returns when all pieces are done.
 
-    Where somebody else is the caller, it is done here alone. What may go wrong in a kernel is that there is no memory
-    left for it: MemoryError.
+    Where somebody else is the caller, it is done here alone.
     """
-    if not compiled():
-        kernel((np.zeros(LINE, np.int64), 0), *arguments)
-        return
     job = state if claim(state) else np.zeros(QUEUE + LINE, np.int64)
-    describe(job, kernel, ((job[QUEUE:], 0), *arguments))
+    job[CODE], job[FRAME] = code, frame
     job[FAILED] = 0
     job[QUEUE:] = 0
     job[JOBS] += 1
     control = flush()
     write(job, OPEN, job[JOBS])
-    call(job[CODE], job[FRAME], 0)
+    join(job, 0)
     write(job, OPEN, 0)
     while read(job, INSIDE) > 0:
         pause()
@@ -255,7 +276,7 @@ def helping(state, number):
             joined, idle = job, 0
             add(state, INSIDE, 1)
             if read(state, OPEN) == job:
-                call(read(state, CODE), read(state, FRAME), number)
+                join(state, number)
             add(state, INSIDE, -1)
         else:
             idle += 1

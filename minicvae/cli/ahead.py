@@ -1,8 +1,8 @@
 """The kernels of a training compiled by two processes, where this machine has not compiled them yet.
 
 Numba compiles one function at a time, and keeps what it has compiled on disk. So one process compiles what a step needs
-on its way forward, this one what dense layers and Adam need on the way back, and each finds there what the other has
-done. The backward of convolutions, and another optimiser, are compiled when they are first called.
+on its way forward, this one mostly what Adam and dense layers need on the way back, and each finds there what the other
+has done. The backward of convolutions, and another optimiser, are compiled when they are first called.
 """
 
 from __future__ import annotations
@@ -65,16 +65,19 @@ def compile_ahead(preset: str, dtype: str) -> None:
 
 
 def _back(dtype: np.dtype) -> None:
-    """The kernels of a dense layer's backward, of the sampling's, and of the update."""
+    """The kernels of the update, of the sampling's backward and of a dense layer's, and some of the forward's."""
     kernels, eps = load("cpu"), np.zeros((1, 2, 2), dtype)
     x, W, labels = np.zeros((2, 2), dtype), Parameter((4, 2), "zeros"), OneHot(np.zeros(2, np.int64), 2)
     parameters = Parameters([("W", W)], kernels, dtype)
     update = get("adam").start(parameters, kernels)
     dW, db = np.zeros((4, 2), dtype), np.zeros(2, dtype)
-    kernels.dense_backward(x, [x, labels], x, W.value, "relu", dW, db, False, [True, False])
-    kernels.reparameterise_backward(eps, x, eps)
-    kernels.scale_rows(x, np.zeros(2, dtype))
     update(0.0)
+    kernels.scale_rows(x, np.zeros(2, dtype))
+    kernels.reparameterise_backward(eps, x, eps)
+    kernels.elbo(x, x, 1.0, 0.0)  # this and the next are of the forward, whose process has more to do
+    kernels.sigmoid(x)
+    # Last, for some of it is a part of the forward too, and has been compiled there meanwhile.
+    kernels.dense_backward(x, [x, labels], x, W.value, "relu", dW, db, False, [True, False])
 
 
 def _forward(preset: str, dtype: str) -> None:
