@@ -3,8 +3,8 @@
     y = x W          dx = g Wᵀ          dW = xᵀ g
 
 are loops over blocks of the sum and tiles of rows. The first two go through a strip of columns at a time (`multiply`);
-the columns of Wᵀ are rows of W, which are transposed first, a piece at a time. dW is written row by row, over all
-strips (`multiply_examples`).
+the columns of Wᵀ are rows of W, which are transposed first, a piece at a time. A piece of dW is written row by row,
+over all of its strips (`multiply_examples`).
 
 The kernels with a `queue` are called by all threads that share their work, with the same arguments: each takes pieces
 of the result until none is left (`spread.py`).
@@ -23,7 +23,9 @@ TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first c
 CACHE = 2**19  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
-TILES = 12  # of rows of dW that make a piece, or fewer, lest there be less than `PIECES`
+SUMS = (
+    2**16
+)  # of dW that make a piece at most, so that they stay in the second cache from block to block of the examples
 
 
 @kernel
@@ -44,6 +46,25 @@ def cut(m, n, terms, size):
     while (strips * groups < PIECES or m * terms * size > groups * CACHE) and m >= 2 * groups * FEWEST:
         groups *= 2
     return strips, groups
+
+
+@kernel
+def cut_squarely(m, n, size):
+    """How many columns and rows of pieces (m, n) sums over the examples are cut into, numbers of that size.
+
+    Of pieces that are as high as wide the least is read: each reads x where its rows are, and g where its columns are.
+    """
+    width = VECTORS * VECTOR_BYTES // size
+    tiles, strips = (m + ROWS - 1) // ROWS, (n + width - 1) // width
+    columns = groups = 1
+    while columns * groups < PIECES or m * n > columns * groups * SUMS:
+        if 2 * groups <= tiles and (m * columns >= n * groups or 2 * columns > strips):
+            groups *= 2
+        elif 2 * columns <= strips:
+            columns *= 2
+        else:
+            break
+    return columns, groups
 
 
 @kernel
@@ -96,19 +117,19 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
 
 
 @kernel
-def multiply_examples(x, kept, g, dW, i0, i1, accumulate):
-    """dW = xᵀ g, or dW += xᵀ g, rows i0 to i1. kept: as for `multiply`.
+def multiply_examples(x, kept, g, dW, bounds, accumulate):
+    """dW = xᵀ g, or dW += xᵀ g. kept: as for `multiply`; bounds: where the rows and the columns begin and end.
 
     dW is far larger than g, and out of the cache since the last step: it is written row by row, so that the processor
     sees what comes next, and g is read from the second cache over and over.
     """
-    (listed, counts), (n, d_in), d_out = kept, x.shape, g.shape[1]
+    (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
     flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
     width = VECTORS * VECTOR_BYTES // dW.itemsize
     blocks = blocks_of(n)
     if blocks == 0 and not accumulate:
-        dW[i0:i1] = 0
+        dW[i0:i1, j0:j1] = 0
     for block in range(blocks):
         k, end = part(block, blocks, n, 1)
         i, more = i0, accumulate or block > 0
@@ -117,9 +138,9 @@ def multiply_examples(x, kept, g, dW, i0, i1, accumulate):
             first, count = 0, end - k
             if listed.size:
                 first, count = i // ROWS * n + k, counts[i // ROWS, block]
-            for j in range(0, d_out, width):
+            for j in range(j0, j1, width):
                 # fmt: off
-                tile(rows, min(width, d_out - j), flat_x, k * d_in + i, 1, d_in, flat_g, k * d_out + j, d_out,
+                tile(rows, min(width, j1 - j), flat_x, k * d_in + i, 1, d_in, flat_g, k * d_out + j, d_out,
                      flat_terms, first, count, flat_dW, i * d_out + j, d_out, more)
                 # fmt: on
             i += rows
@@ -140,10 +161,10 @@ def transpose_piece(b, at, row, columns, depth, piece, width):
 
 
 @kernel
-def piece_of(number, strips, groups, m, n, lanes):
-    """Where the rows of a piece of an (m, n) result begin and end, and where its columns do."""
-    i0, i1 = part(number // strips, groups, m, ROWS)
-    j0, j1 = part(number % strips, strips, n, lanes)
+def piece_of(number, columns, groups, m, n, unit):
+    """Where the rows of a piece of an (m, n) result begin and end, and where its columns do, in whole units."""
+    i0, i1 = part(number // columns, groups, m, ROWS)
+    j0, j1 = part(number % columns, columns, n, unit)
     return i0, i1, j0, j1
 
 
@@ -191,16 +212,16 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
 
     x, dx (n, d_in), g (n, d_out), W, dW (d_in, d_out). kept: of x's columns.
     """
-    (n, d_in), lanes = x.shape, VECTOR_BYTES // g.itemsize
-    tiles = (d_in + ROWS - 1) // ROWS
-    groups = min(tiles, max(tiles // TILES, PIECES))
-    strips, dx_groups = cut(n, d_in, g.shape[1], g.itemsize)
+    (n, d_in), d_out, lanes = x.shape, g.shape[1], VECTOR_BYTES // g.itemsize
+    columns, groups = cut_squarely(d_in, d_out, g.itemsize)
+    strips, dx_groups = cut(n, d_in, d_out, g.itemsize)
     first = strips * dx_groups if need_dx else 0
-    number = take(queue, first + groups)
-    while number < first + groups:
+    number = take(queue, first + columns * groups)
+    while number < first + columns * groups:
         if number < first:
             bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
             multiply(g, all_terms(), W, bool(1), dx, bounds, bool(0))  # Numba compiles anew for True and False
         else:
-            multiply_examples(x, kept, g, dW, *part(number - first, groups, d_in, ROWS), accumulate)
-        number = take(queue, first + groups)
+            bounds = piece_of(number - first, columns, groups, d_in, d_out, VECTORS * lanes)
+            multiply_examples(x, kept, g, dW, bounds, accumulate)
+        number = take(queue, first + columns * groups)

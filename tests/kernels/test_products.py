@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from queues import kept_terms, own_queue
 
 from minicvae.kernels import compiled, compiled_products, load
-from minicvae.kernels.compiled_products import CACHE, FEWEST, PIECES, TERMS, TILES, all_terms, blocks_of, cut, part
+from minicvae.kernels.compiled_products import (
+    CACHE,
+    FEWEST,
+    PIECES,
+    SUMS,
+    TERMS,
+    all_terms,
+    blocks_of,
+    cut,
+    cut_squarely,
+    part,
+)
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 
 WIDTH = VECTORS * VECTOR_BYTES // 4  # columns of a strip of float32 numbers
@@ -65,23 +76,23 @@ def test_a_strip_is_computed_in_tiles_as_high_as_there_are_rows_and_nothing_besi
 
 @given(
     rows=place,
-    d_out=st.integers(1, 3 * WIDTH),
+    columns=st.tuples(st.integers(0, 2), st.integers(1, 3 * WIDTH), st.integers(0, 5)),
     n=st.integers(0, 2 * TERMS + 9),
     listed=st.booleans(),
     accumulate=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out, n, listed, accumulate, seed):
-    rng, i0 = np.random.default_rng(seed), rows[0] * ROWS
-    i1 = i0 + rows[1]
+def test_a_piece_of_dw_is_computed_in_tiles_as_high_and_wide_as_may_be(rows, columns, n, listed, accumulate, seed):
+    rng, i0, j0 = np.random.default_rng(seed), rows[0] * ROWS, columns[0] * WIDTH
+    i1, j1 = i0 + rows[1], j0 + columns[1]
     x = rng.standard_normal((n, i1 + rows[2])) * (rng.random((n, 1)) < (0.3 if listed else 1))
-    g, x = rng.standard_normal((n, d_out)).astype(np.float32), x.astype(np.float32)
-    expected = np.full((x.shape[1], d_out), 5, np.float32)
+    g, x = rng.standard_normal((n, j1 + columns[2])).astype(np.float32), x.astype(np.float32)
+    expected = np.full((x.shape[1], g.shape[1]), 5, np.float32)
     dW = expected.copy()
-    dW[i0:i1] = 5 if accumulate else np.nan
-    expected[i0:i1] = (x.T @ g)[i0:i1] + (5 if accumulate else 0)
+    dW[i0:i1, j0:j1] = 5 if accumulate else np.nan
+    expected[i0:i1, j0:j1] = (x.T @ g)[i0:i1, j0:j1] + (5 if accumulate else 0)
     heights = [ROWS] * (rows[1] // ROWS) + [1] * (rows[1] % ROWS)
-    widths = [WIDTH] * (d_out // WIDTH) + [d_out % WIDTH] * (d_out % WIDTH > 0)
+    widths = [WIDTH] * (columns[1] // WIDTH) + [columns[1] % WIDTH] * (columns[1] % WIDTH > 0)
     sizes, expected_sizes = [], blocks_of(n) * [(height, width) for height in heights for width in widths]
 
     def note(rows, columns, *more):
@@ -90,7 +101,7 @@ def test_rows_of_dw_are_computed_in_tiles_as_high_and_wide_as_may_be(rows, d_out
         tile(rows, columns, *more)
 
     kept = kept_terms(x, columns=True) if listed else all_terms()
-    plainly("multiply_examples", x, kept, g, dW, i0, i1, accumulate, tile=note)
+    plainly("multiply_examples", x, kept, g, dW, (i0, i1, j0, j1), accumulate, tile=note)
     np.testing.assert_allclose(dW, expected, rtol=0, atol=1e-3)
     assert sizes == expected_sizes
 
@@ -175,6 +186,29 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
     assert FEWEST % ROWS == 0
 
 
+@example(m=ROWS, n=5000, size=4)
+@example(m=5000, n=WIDTH, size=4)
+@example(m=4 * ROWS, n=4 * WIDTH, size=4)  # just enough of both
+@example(m=512, n=PIECES * SUMS // 512, size=4)  # just small enough for the cache
+@given(m=st.integers(1, 5000), n=st.integers(1, 5000), size=st.sampled_from([4, 8]))
+def test_sums_are_cut_into_pieces_as_high_as_wide_for_all_threads_and_for_the_cache(m, n, size):
+    columns, groups = cut_squarely(m, n, size)
+    tiles, strips = -(-m // ROWS), -(-n * size // (VECTORS * VECTOR_BYTES))
+    assert 1 <= columns <= strips
+    assert 1 <= groups <= tiles
+
+    def enough(pieces):
+        return pieces >= PIECES and m * n <= pieces * SUMS
+
+    if not enough(columns * groups):
+        assert columns > strips / 2
+        assert groups > tiles / 2
+    assert columns * groups == 1 or not enough(columns * groups // 2)
+    # Only what was the longer side was cut, unless the other one could not be.
+    assert groups == 1 or 2 * m * columns >= n * groups or 2 * columns > strips
+    assert columns == 1 or 2 * n * groups > m * columns or 2 * groups > tiles
+
+
 def pieces(name, *arguments, **instead):
     """How often the queue was asked."""
     queue = own_queue()
@@ -182,18 +216,15 @@ def pieces(name, *arguments, **instead):
     return queue[0][0]
 
 
-def assert_each_number_once(shape, bounds):
+def assert_each_number_once(shape, bounds, widest=WIDTH):
     covered = np.zeros(shape, int)
     for i0, i1, j0, j1 in bounds:
         covered[i0:i1, j0:j1] += 1
         assert (i1 - i0) > 0
-        assert 0 < j1 - j0 <= WIDTH
+        assert 0 < j1 - j0 <= widest
         assert i0 % ROWS == 0
         assert j0 % (VECTOR_BYTES // 4) == 0
     assert (covered == 1).all()
-
-
-tiles = st.tuples(st.integers(0, 20 * TILES), st.sampled_from([1, 2, ROWS - 1, ROWS]))  # whole ones, rows of the last
 
 
 @given(n=st.integers(1, 600), d_out=st.integers(1, 300), accumulate=st.booleans(), last=st.booleans())
@@ -217,9 +248,14 @@ def test_every_number_of_a_layer_is_computed_in_one_piece_and_then_activated(n, 
     assert len(computed) == strips * groups == asked - 1
 
 
-@given(size=tiles, n=st.integers(1, 600), d_out=st.integers(1, 99), accumulate=st.booleans(), need=st.booleans())
-def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, accumulate, need):
-    d_in = size[0] * ROWS + size[1]
+@given(
+    n=st.integers(1, 600),
+    d_in=st.integers(1, 2000),
+    d_out=st.integers(1, 600),
+    accumulate=st.booleans(),
+    need=st.booleans(),
+)
+def test_every_number_of_the_gradients_is_computed_in_one_piece(n, d_in, d_out, accumulate, need):
     x, g, W, dW, dx = (np.empty(s, np.float32) for s in ((n, d_in), (n, d_out), *[(d_in, d_out)] * 2, (n, d_in)))
     kept, of_dx, of_dw = (np.ones((2, 2), np.int32), np.ones((2, 2), np.int64)), [], []
 
@@ -229,9 +265,9 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
         of_dx.append(bounds)
         assert len(of_dx) < ENDLESS
 
-    def multiply_examples(a, terms, b, c, i0, i1, more):
+    def multiply_examples(a, terms, b, c, bounds, more):
         assert (a is x, terms is kept, b is g, c is dW, more) == (True, True, True, True, accumulate)
-        of_dw.append((i0, i1))
+        of_dw.append(bounds)
         assert len(of_dw) < ENDLESS
 
     asked = pieces(
@@ -244,13 +280,9 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(size, n, d_out, 
     strips, groups = cut(n, d_in, d_out, 4)
     assert len(of_dx) == (strips * groups if need else 0)
     assert len(of_dx) + len(of_dw) == asked - 1
-    # One row of tiles after the other, for all threads, and neither too many nor too few at a time.
-    assert [start for start, _ in of_dw] == [0, *(end for _, end in of_dw[:-1])]
-    assert of_dw[-1][1] == d_in
-    heights = [-(-(end - start) // ROWS) for start, end in of_dw]
-    assert len(heights) >= min(PIECES, size[0] + 1)
-    assert min(heights) >= (TILES if len(heights) > PIECES else 1)
-    assert max(heights) <= TILES + 2
+    assert_each_number_once(dW.shape, of_dw, widest=d_out)
+    assert len(of_dw) == np.prod(cut_squarely(d_in, d_out, 4))
+    assert all(j0 % WIDTH == 0 for _, _, j0, _ in of_dw)
 
 
 @given(
@@ -268,8 +300,8 @@ def test_a_thread_that_is_alone_computes_the_pieces_of_all_shares(n, d_in, d_out
     def multiply(a, kept, b, turned, c, bounds, more):
         (of_dx if turned else of_h).append(bounds)
 
-    def multiply_examples(x, kept, g, dW, i0, i1, more):
-        of_dw.append((i0, i1))
+    def multiply_examples(x, kept, g, dW, bounds, more):
+        of_dw.append(bounds)
         assert len(of_dw) < ENDLESS
 
     instead, queues = {"multiply": multiply}, [own_queue(shares=shares, own=own) for _ in range(2)]
@@ -278,8 +310,7 @@ def test_a_thread_that_is_alone_computes_the_pieces_of_all_shares(n, d_in, d_out
     plainly("dense_backward", queues[1], x, everything, h, W, W, False, x, True, **instead)
     assert_each_number_once(h.shape, of_h)
     assert_each_number_once(x.shape, of_dx)
-    assert [start for start, _ in sorted(of_dw)] == [0, *(end for _, end in sorted(of_dw)[:-1])]
-    assert max(of_dw)[1] == d_in
+    assert_each_number_once((d_in, d_out), of_dw, widest=d_out)
 
 
 @given(
