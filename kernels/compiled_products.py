@@ -120,18 +120,22 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
 def multiply_examples(x, kept, g, dW, bounds, accumulate):
     """dW = xᵀ g, or dW += xᵀ g. kept: as for `multiply`; bounds: where the rows and the columns begin and end.
 
-    dW is far larger than g, and out of the cache since the last step: it is written row by row, so that the processor
-    sees what comes next, and g is read from the second cache over and over.
+    What a block of examples has for these rows and columns is copied together first: where it lies, each example is on
+    a page of its own, and the processor cannot foresee the next. dW is out of the cache since the last step: it is
+    written row by row, which can be foreseen.
     """
     (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
     flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
-    width = VECTORS * VECTOR_BYTES // dW.itemsize
-    blocks = blocks_of(n)
+    width, blocks = VECTORS * VECTOR_BYTES // dW.itemsize, blocks_of(n)
+    x_row, g_row = apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)
+    left, right = np.empty(TERMS * x_row, dW.dtype), np.empty(TERMS * g_row, dW.dtype)
     if blocks == 0 and not accumulate:
         dW[i0:i1, j0:j1] = 0
     for block in range(blocks):
         k, end = part(block, blocks, n, 1)
+        copy_piece(flat_x, k * d_in + i0, d_in, i1 - i0, end - k, left, x_row)
+        copy_piece(flat_g, k * d_out + j0, d_out, j1 - j0, end - k, right, g_row)
         i, more = i0, accumulate or block > 0
         while i < i1:
             rows = ROWS if i + ROWS <= i1 else 1
@@ -140,10 +144,29 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
                 first, count = i // ROWS * n + k, counts[i // ROWS, block]
             for j in range(j0, j1, width):
                 # fmt: off
-                tile(rows, min(width, j1 - j), flat_x, k * d_in + i, 1, d_in, flat_g, k * d_out + j, d_out,
+                tile(rows, min(width, j1 - j), left, i - i0, 1, x_row, right, j - j0, g_row,
                      flat_terms, first, count, flat_dW, i * d_out + j, d_out, more)
                 # fmt: on
             i += rows
+
+
+@kernel
+def apart(columns, size):
+    """How far apart the rows of a copied piece are: whole vectors, and not a power of two of them.
+
+    Rows a power of two apart would fall into few places of the first cache.
+    """
+    lanes = VECTOR_BYTES // size
+    return ((columns + lanes - 1) // lanes | 1) * lanes
+
+
+@kernel
+def copy_piece(b, at, row, columns, depth, piece, width):
+    """piece_kj = b[at + k row + j], j < columns, k < depth; its rows are `width` apart."""
+    for k in range(depth):
+        source, copy = b[at + k * row :], piece[k * width : k * width + columns]
+        for j in range(len(copy)):
+            copy[j] = source[j]
 
 
 @kernel
