@@ -18,6 +18,7 @@ from minicvae.kernels.compiled import add_rows_activate, slope_times
 from minicvae.kernels.compiler import kernel
 from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
+from minicvae.kernels.workspace import LINE
 
 TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first cache while all tiles of rows pass by
 CACHE = 2**19  # bytes of the left factor at a time
@@ -81,6 +82,14 @@ def blocks_of(terms):
 
 
 @kernel
+def at_a_line(size, dtype):
+    """An uninitialised array (size,) that begins at a cache line, lest each vector of it lie on two."""
+    room = np.empty(size + LINE, dtype)
+    start = -room.ctypes.data % LINE // room.itemsize
+    return room[start : start + size]
+
+
+@kernel
 def multiply(a, kept, b, turned, c, bounds, accumulate):
     """c = a b, or c += a b, or with bᵀ where it is turned.
 
@@ -92,7 +101,7 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
     flat_a, flat_b, flat_c = a.reshape(a.size), b.reshape(b.size), c.reshape(c.size)
     flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
     width = VECTORS * VECTOR_BYTES // c.itemsize
-    piece = np.empty(TERMS * width if turned else 0, c.dtype)
+    piece = at_a_line(TERMS * width if turned else 0, c.dtype)
     blocks = blocks_of(terms)
     if blocks == 0 and not accumulate:
         c[i0:i1, j0:j1] = 0
@@ -120,22 +129,26 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
 def multiply_examples(x, kept, g, dW, bounds, accumulate):
     """dW = xᵀ g, or dW += xᵀ g. kept: as for `multiply`; bounds: where the rows and the columns begin and end.
 
-    What a block of examples has for these rows and columns is copied together first: where it lies, each example is on
-    a page of its own, and the processor cannot foresee the next. dW is out of the cache since the last step: it is
-    written row by row, which can be foreseen.
+    dW is out of the cache since the last step: it is written row by row, so that the processor sees what comes next.
+    With more than one block of examples it is also x and g that are, and what the block has for these rows and columns
+    is copied together first.
     """
     (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
     flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
     width, blocks = VECTORS * VECTOR_BYTES // dW.itemsize, blocks_of(n)
     x_row, g_row = apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)
-    left, right = np.empty(TERMS * x_row, dW.dtype), np.empty(TERMS * g_row, dW.dtype)
+    room = TERMS if blocks > 1 else 0
+    near_x, near_g = at_a_line(room * x_row, dW.dtype), at_a_line(room * g_row, dW.dtype)
     if blocks == 0 and not accumulate:
         dW[i0:i1, j0:j1] = 0
     for block in range(blocks):
         k, end = part(block, blocks, n, 1)
-        copy_piece(flat_x, k * d_in + i0, d_in, i1 - i0, end - k, left, x_row)
-        copy_piece(flat_g, k * d_out + j0, d_out, j1 - j0, end - k, right, g_row)
+        a, a_at, a_row, b, b_at, b_row = flat_x, k * d_in + i0, d_in, flat_g, k * d_out + j0, d_out
+        if blocks > 1:
+            copy_piece(a, a_at, a_row, i1 - i0, end - k, near_x, x_row)
+            copy_piece(b, b_at, b_row, j1 - j0, end - k, near_g, g_row)
+            a, a_at, a_row, b, b_at, b_row = near_x, 0, x_row, near_g, 0, g_row
         i, more = i0, accumulate or block > 0
         while i < i1:
             rows = ROWS if i + ROWS <= i1 else 1
@@ -144,7 +157,7 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
                 first, count = i // ROWS * n + k, counts[i // ROWS, block]
             for j in range(j0, j1, width):
                 # fmt: off
-                tile(rows, min(width, j1 - j), left, i - i0, 1, x_row, right, j - j0, g_row,
+                tile(rows, min(width, j1 - j), a, a_at + i - i0, 1, a_row, b, b_at + j - j0, b_row,
                      flat_terms, first, count, flat_dW, i * d_out + j, d_out, more)
                 # fmt: on
             i += rows
