@@ -24,9 +24,8 @@ TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first c
 CACHE = 2**19  # bytes of the left factor at a time
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
-SUMS = (
-    2**16
-)  # of dW that make a piece at most, so that they stay in the second cache from block to block of the examples
+SUMS = 2**16  # of a piece of dW at most: they stay in the second cache from block to block of the examples
+WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
 
 
 @kernel
@@ -50,16 +49,16 @@ def cut(m, n, terms, size):
 
 
 @kernel
-def cut_squarely(m, n, size):
+def cut_sums(m, n, size):
     """How many columns and rows of pieces (m, n) sums over the examples are cut into, numbers of that size.
 
-    Of pieces that are as high as wide the least is read: each reads x where its rows are, and g where its columns are.
+    Of pieces about as wide as high the least is read: each reads x where its rows are, and g where its columns are.
     """
     width = VECTORS * VECTOR_BYTES // size
     tiles, strips = (m + ROWS - 1) // ROWS, (n + width - 1) // width
     columns = groups = 1
     while columns * groups < PIECES or m * n > columns * groups * SUMS:
-        if 2 * groups <= tiles and (m * columns >= n * groups or 2 * columns > strips):
+        if 2 * groups <= tiles and (WIDE * m * columns >= n * groups or 2 * columns > strips):
             groups *= 2
         elif 2 * columns <= strips:
             columns *= 2
@@ -249,7 +248,7 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     x, dx (n, d_in), g (n, d_out), W, dW (d_in, d_out). kept: of x's columns.
     """
     (n, d_in), d_out, lanes = x.shape, g.shape[1], VECTOR_BYTES // g.itemsize
-    columns, groups = cut_squarely(d_in, d_out, g.itemsize)
+    columns, groups = cut_sums(d_in, d_out, g.itemsize)
     strips, dx_groups = cut(n, d_in, d_out, g.itemsize)
     first = strips * dx_groups if need_dx else 0
     number = take(queue, first + columns * groups)

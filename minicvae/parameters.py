@@ -1,12 +1,13 @@
 """All parameters of a model in one flat buffer, all gradients in another of the same length.
 
 A `Parameter` is a named, shaped view into both. So an optimiser is one kernel call, gradient clipping one norm, and a
-checkpoint one table.
+checkpoint one table. Each begins at a multiple of `LINE` numbers; the few between it and the one before are zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
+from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import numpy as np
 from minicvae import initializers, randomness
 from minicvae.kernels import Array, Reference
 
-__all__ = ["Block", "Parameter", "Parameters"]
+__all__ = ["LINE", "Block", "Parameter", "Parameters"]
+
+LINE = 16  # numbers; of float32 a cache line, so that no vector of a row of a matrix lies on two
 
 
 class Parameter:
@@ -110,7 +113,8 @@ class Parameters(Views):
     """Name -> value of every parameter of some layers, each a view into one flat buffer.
 
     `parameters[name] = array` and `parameters[name][...] = array` both write into the buffer `value`.
-    `grads` is the same mapping of the gradients; `value` and `grad` are the flat buffers, (size,).
+    `grads` is the same mapping of the gradients; `value` and `grad` are the flat buffers. size: how many numbers the
+    parameters have, without those between them.
     """
 
     def __init__(self, named: Iterable[tuple[str, Parameter]], kernels: Reference, dtype: Any, seed: int = 0) -> None:
@@ -126,11 +130,11 @@ class Parameters(Views):
             p.name = name
             parameters.append(p)
         self.size = sum(p.size for p in parameters)
-        self.value, self._grad = (kernels.zeros((self.size,), dtype) for _ in range(2))
-        start = 0
+        starts = list(accumulate((-(-p.size // LINE) * LINE for p in parameters), initial=0))
+        self._starts = starts
+        self.value, self._grad = (kernels.zeros((starts[-1],), dtype) for _ in range(2))
         for i, p in enumerate(parameters):
-            block = slice(start, start + p.size)
-            start += p.size
+            block = slice(starts[i], starts[i] + p.size)
             p.place(self.value[block].reshape(p.shape), self._grad[block].reshape(p.shape))
             rng = randomness.generator(seed, randomness.Purpose.INITIALISE, step=i)
             p.value[...] = kernels.array(p.initializer(rng, p.shape), dtype)
@@ -158,8 +162,7 @@ class Parameters(Views):
         own = [i for i, name in enumerate(self) if name.split(".")[0] in networks]
         if not own or own != list(range(own[0], own[-1] + 1)):
             raise ValueError(f"networks: expected neighbours in the buffer, got {', '.join(networks)}")
-        sizes = [p.size for p in self._by_name.values()]
-        return Block(self, slice(sum(sizes[: own[0]]), sum(sizes[: own[-1] + 1])))
+        return Block(self, slice(self._starts[own[0]], self._starts[own[-1] + 1]))
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward overwrites them."""

@@ -13,10 +13,11 @@ from minicvae.kernels.compiled_products import (
     PIECES,
     SUMS,
     TERMS,
+    WIDE,
     all_terms,
     blocks_of,
     cut,
-    cut_squarely,
+    cut_sums,
     part,
 )
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
@@ -191,8 +192,8 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
 @example(m=4 * ROWS, n=4 * WIDTH, size=4)  # just enough of both
 @example(m=512, n=PIECES * SUMS // 512, size=4)  # just small enough for the cache
 @given(m=st.integers(1, 5000), n=st.integers(1, 5000), size=st.sampled_from([4, 8]))
-def test_sums_are_cut_into_pieces_as_high_as_wide_for_all_threads_and_for_the_cache(m, n, size):
-    columns, groups = cut_squarely(m, n, size)
+def test_sums_are_cut_into_pieces_that_are_not_too_wide_for_all_threads_and_for_the_cache(m, n, size):
+    columns, groups = cut_sums(m, n, size)
     tiles, strips = -(-m // ROWS), -(-n * size // (VECTORS * VECTOR_BYTES))
     assert 1 <= columns <= strips
     assert 1 <= groups <= tiles
@@ -204,9 +205,9 @@ def test_sums_are_cut_into_pieces_as_high_as_wide_for_all_threads_and_for_the_ca
         assert columns > strips / 2
         assert groups > tiles / 2
     assert columns * groups == 1 or not enough(columns * groups // 2)
-    # Only what was the longer side was cut, unless the other one could not be.
-    assert groups == 1 or 2 * m * columns >= n * groups or 2 * columns > strips
-    assert columns == 1 or 2 * n * groups > m * columns or 2 * groups > tiles
+    # Rows were cut as long as a piece was not too wide, columns where it was; or what could be cut at all.
+    assert groups == 1 or 2 * WIDE * m * columns >= n * groups or 2 * columns > strips
+    assert columns == 1 or 2 * n * groups > WIDE * m * columns or 2 * groups > tiles
 
 
 def pieces(name, *arguments, **instead):
@@ -281,7 +282,7 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(n, d_in, d_out, 
     assert len(of_dx) == (strips * groups if need else 0)
     assert len(of_dx) + len(of_dw) == asked - 1
     assert_each_number_once(dW.shape, of_dw, widest=d_out)
-    assert len(of_dw) == np.prod(cut_squarely(d_in, d_out, 4))
+    assert len(of_dw) == np.prod(cut_sums(d_in, d_out, 4))
     assert all(j0 % WIDTH == 0 for _, _, j0, _ in of_dw)
 
 
