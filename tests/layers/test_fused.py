@@ -60,7 +60,7 @@ def test_a_chain_runs_a_pair_as_one(host, pair, monkeypatch):
 def test_the_gradients_of_a_pair_are_the_slopes(host, pair):
     chain, parameters = started(pair(3, (4, 4)), host, 0)
     report = check_layer(chain, np.random.default_rng(0).standard_normal((2, 5, 6, 4)) / 4).raise_for_failure()
-    assert sum(row.checked + row.kinks for row in report.rows if row.name != "together") == 240 + len(parameters.value)
+    assert sum(row.checked + row.kinks for row in report.rows if row.name != "together") == 240 + parameters.size
 
 
 @pairs
