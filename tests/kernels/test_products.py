@@ -15,12 +15,14 @@ from minicvae.kernels.compiled_products import (
     TERMS,
     WIDE,
     all_terms,
+    apart,
     blocks_of,
     cut,
     cut_sums,
     part,
 )
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
+from minicvae.kernels.workspace import LINE
 
 WIDTH = VECTORS * VECTOR_BYTES // 4  # columns of a strip of float32 numbers
 ENDLESS = 1000  # pieces, of which no product here has so many
@@ -96,10 +98,12 @@ def test_a_piece_of_dw_is_computed_in_tiles_as_high_and_wide_as_may_be(rows, col
     widths = [WIDTH] * (columns[1] // WIDTH) + [columns[1] % WIDTH] * (columns[1] % WIDTH > 0)
     sizes, expected_sizes = [], blocks_of(n) * [(height, width) for height in heights for width in widths]
 
-    def note(rows, columns, *more):
+    def note(rows, columns, left, at, row, step, right, *more):
         sizes.append((rows, columns))
         assert len(sizes) <= len(expected_sizes)
-        tile(rows, columns, *more)
+        # With more than one block x and g are copied.
+        assert [np.shares_memory(*pair) for pair in ((left, x), (right, g))] == [blocks_of(n) == 1] * 2
+        tile(rows, columns, left, at, row, step, right, *more)
 
     kept = kept_terms(x, columns=True) if listed else all_terms()
     plainly("multiply_examples", x, kept, g, dW, (i0, i1, j0, j1), accumulate, tile=note)
@@ -131,6 +135,35 @@ def test_a_piece_is_transposed_by_vectors_where_they_fit_and_nothing_else_is_rea
     expected = at + np.arange(columns) * row + np.arange(depth)[:, None]
     np.testing.assert_array_equal(piece, np.pad(expected, ((0, 0), (0, more)), constant_values=-1))
     assert len(set(squares)) == len(squares) == (columns // lanes) * (depth // lanes)
+
+
+@given(
+    at=st.integers(0, 5),
+    columns=st.integers(0, WIDTH),
+    depth=st.integers(0, 20),
+    more=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+)
+def test_a_piece_is_copied_row_by_row_and_nothing_else_is_written(at, columns, depth, more):
+    row, width = columns + more[0], columns + more[1]
+    b, piece = np.arange(at + depth * row, dtype=np.float32), np.full((depth, width), -1, np.float32)
+    plainly("copy_piece", b, at, row, columns, depth, piece.reshape(-1), width)
+    expected = at + np.arange(columns) + row * np.arange(depth)[:, None]
+    np.testing.assert_array_equal(piece, np.pad(expected, ((0, 0), (0, more[1])), constant_values=-1))
+
+
+@given(size=st.integers(1, 1000), dtype=st.sampled_from(["float32", "float64"]))
+def test_what_is_copied_begins_at_a_line(size, dtype):
+    found = plainly("at_a_line", size, np.dtype(dtype))
+    assert (found.shape, found.dtype, found.ctypes.data % LINE) == ((size,), dtype, 0)
+    found[:] = 1  # all of it is there to be written
+
+
+@given(columns=st.integers(0, 1000), size=st.sampled_from([4, 8]))
+def test_rows_that_are_copied_are_an_odd_number_of_vectors_apart(columns, size):
+    lanes = VECTOR_BYTES // size
+    vectors, rest = divmod(apart(columns, size), lanes)
+    assert (rest, vectors % 2) == (0, 1)
+    assert columns <= vectors * lanes < columns + 2 * lanes or columns == 0
 
 
 @given(
@@ -190,6 +223,11 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
 @example(m=ROWS, n=5000, size=4)
 @example(m=5000, n=WIDTH, size=4)
 @example(m=4 * ROWS, n=4 * WIDTH, size=4)  # just enough of both
+@example(m=3 * ROWS, n=WIDTH, size=4)  # just too few tiles for four groups
+@example(m=3 * ROWS + 1, n=WIDTH, size=4)
+@example(m=ROWS, n=3 * WIDTH, size=4)  # just too few strips for four columns
+@example(m=ROWS, n=3 * WIDTH + 1, size=4)
+@example(m=2 * ROWS, n=3 * WIDTH, size=4)  # wide, and no strip is left to be cut off
 @example(m=512, n=PIECES * SUMS // 512, size=4)  # just small enough for the cache
 @given(m=st.integers(1, 5000), n=st.integers(1, 5000), size=st.sampled_from([4, 8]))
 def test_sums_are_cut_into_pieces_that_are_not_too_wide_for_all_threads_and_for_the_cache(m, n, size):

@@ -272,8 +272,11 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.tiles:_sums: mask = code.first_lanes(columns) if vectors == 1 else None -> mask = code.first_lanes(columns)",
     ),
     "memory that nobody reads may be of any size": (
-        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width, c.dtype)",
-        "minicvae.kernels.compiled_products:multiply: piece = np.empty(TERMS * width if turned else 0, c.dtype) -> piece = np.empty(TERMS * width if turned else 1, c.dtype)",
+        "minicvae.kernels.compiled_products:multiply_examples: room = TERMS if blocks > 1 else 0 -> room = TERMS",
+        "minicvae.kernels.compiled_products:multiply_examples: room = TERMS if blocks > 1 else 0 -> room = TERMS if blocks >= 1 else 0",
+        "minicvae.kernels.compiled_products:multiply_examples: room = TERMS if blocks > 1 else 0 -> room = TERMS if blocks > 1 else 1",
+        "minicvae.kernels.compiled_products:multiply: piece = at_a_line(TERMS * width if turned else 0, c.dtype) -> piece = at_a_line(TERMS * width, c.dtype)",
+        "minicvae.kernels.compiled_products:multiply: piece = at_a_line(TERMS * width if turned else 0, c.dtype) -> piece = at_a_line(TERMS * width if turned else 1, c.dtype)",
         "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape, g.dtype)",
         "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (1, 0), g.dtype)",
         "minicvae.kernels.cpu:Cpu.dense_backward: dx = self.empty(x.shape if need else (0, 0), g.dtype) -> dx = self.empty(x.shape if need else (0, 1), g.dtype)",
@@ -293,6 +296,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.compiled_products:part: units = (length + unit - 1) // unit -> units = (length + unit) // unit",
     ),
     "rows of a piece that lie further apart hold the same numbers": (
+        "minicvae.kernels.compiled_products:multiply_examples: x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)) -> x_row, g_row = (apart(i1 + i0, dW.itemsize), apart(j1 - j0, dW.itemsize))",
+        "minicvae.kernels.compiled_products:multiply_examples: x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)) -> x_row, g_row = (apart(i1, dW.itemsize), apart(j1 - j0, dW.itemsize))",
+        "minicvae.kernels.compiled_products:multiply_examples: x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)) -> x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1, dW.itemsize))",
+        "minicvae.kernels.compiled_products:multiply_examples: x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)) -> x_row, g_row = (apart(i1 - i0, dW.itemsize), apart(j1 + j0, dW.itemsize))",
         "minicvae.kernels.compiled_products:multiply: width = VECTORS * VECTOR_BYTES // c.itemsize -> width = VECTORS * VECTOR_BYTES",
     ),
     "what has as many rows and is the same otherwise has been returned before": (
