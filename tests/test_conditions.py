@@ -18,6 +18,7 @@ from minicvae.conditions import (
     joined,
     repeat,
     select,
+    take,
 )
 from minicvae.kernels import OneHot, load
 from minicvae.layers import Chain, Dense, Embedding, Pathways
@@ -110,6 +111,7 @@ def test_without_a_condition_a_number_of_examples_is_enough_and_labels_are_not_l
         np.testing.assert_array_equal(kernels.to_numpy(part), np.zeros((n, 0), dtype), strict=True)
         assert count((part,)) == n
     assert Nothing().width == 0
+    assert Nothing().example(n).shape == (n, 0)
 
 
 # Refused
@@ -207,6 +209,16 @@ def test_selecting_takes_the_same_examples_of_every_part(n, data):
         np.testing.assert_array_equal(style, c["style"][index])
         np.testing.assert_array_equal(width.labels, c["width"][index])
         assert (digit.classes, width.classes) == (10, 3)
+
+
+@given(n=st.integers(1, 6), data=st.data())
+def test_the_entries_of_what_users_hand_in_are_taken_of_every_part(n, data):
+    index = np.array(data.draw(st.lists(st.integers(0, n - 1))), np.int64)
+    labels, style = np.arange(n), np.arange(2.0 * n).reshape(n, 2)
+    taken = take({"digit": labels.tolist(), "more": {"style": style}}, index)
+    assert list(taken) == ["digit", "more"]
+    np.testing.assert_array_equal(taken["digit"], index)
+    np.testing.assert_array_equal(taken["more"]["style"], style[index])
 
 
 def test_a_network_gets_an_embedding_in_front_only_where_one_is_asked_for():

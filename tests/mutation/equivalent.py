@@ -321,6 +321,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "nobody reads a row of W for a factor without columns": (
         "minicvae.kernels.cpu:Cpu.dense: floats = floats or [(np.empty((n, 0), W.dtype), slice(0))] -> floats = floats or [(np.empty((n, 0), W.dtype), slice(1))]",
     ),
+    "every negative number is refused alike": ("minicvae.conditions:Nothing.encode: n = -1 -> n = -2",),
     "a key is as good in another order": (
         "minicvae.models.base:Trainable.at_work: return [held for part in self._computing() for held in (part, *vars(part).values())] -> return [held for part in self._computing() for held in (*vars(part).values(), part)]",
         "minicvae.kernels.steps:signature: return tuple([(x.shape, x.dtype) if hasattr(x, 'shape') else type(x) for x in arguments]) -> return tuple([(x.dtype, x.shape) if hasattr(x, 'shape') else type(x) for x in arguments])",
