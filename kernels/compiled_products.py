@@ -21,10 +21,10 @@ from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 from minicvae.kernels.workspace import LINE
 
 TERMS = 160  # of the sum at a time: as many rows of a strip stay in the first cache while all tiles of rows pass by
-CACHE = 2**19  # bytes of the left factor at a time
+CACHE = 2**19  # bytes of the left factor at a time, or of what is copied for a piece of dW
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
-SUMS = 2**16  # of a piece of dW at most: they stay in the second cache from block to block of the examples
+SUMS = 2**18  # bytes of a piece of dW at most: they stay in the second cache from block to block of the examples
 WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
 
 
@@ -53,11 +53,16 @@ def cut_sums(m, n, size):
     """How many columns and rows of pieces (m, n) sums over the examples are cut into, numbers of that size.
 
     Of pieces about as wide as high the least is read: each reads x where its rows are, and g where its columns are.
+    Neither a piece nor what is copied for it, a block of examples at a time, is too large for the second cache.
     """
     width = VECTORS * VECTOR_BYTES // size
     tiles, strips = (m + ROWS - 1) // ROWS, (n + width - 1) // width
     columns = groups = 1
-    while columns * groups < PIECES or m * n > columns * groups * SUMS:
+    while (
+        columns * groups < PIECES
+        or m * n * size > columns * groups * SUMS
+        or (m // groups + n // columns) * TERMS * size > CACHE
+    ):
         if 2 * groups <= tiles and (WIDE * m * columns >= n * groups or 2 * columns > strips):
             groups *= 2
         elif 2 * columns <= strips:
@@ -129,8 +134,8 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
     """dW = xᵀ g, or dW += xᵀ g. kept: as for `multiply`; bounds: where the rows and the columns begin and end.
 
     dW is out of the cache since the last step: it is written row by row, so that the processor sees what comes next.
-    With more than one block of examples it is also x and g that are, and what the block has for these rows and columns
-    is copied together first.
+    With more than one block of examples x and g may be, too: what the block has for these rows and columns is copied
+    together first.
     """
     (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)

@@ -90,6 +90,8 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         _check_decay_rates(beta1=self.beta1, beta2=self.beta2)
         not_negative(epsilon=self.epsilon, weight_decay=self.weight_decay)
+        if self.epsilon == 0:
+            raise ValueError("epsilon: expected a number above 0, for 0/0 is none where a gradient has always been 0")
 
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""

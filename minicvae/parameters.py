@@ -18,7 +18,7 @@ from minicvae.kernels import Array, Reference
 
 __all__ = ["LINE", "Block", "Parameter", "Parameters"]
 
-LINE = 16  # numbers; of float32 a cache line, so that no vector of a row of a matrix lies on two
+LINE = 16  # numbers; of float32 a cache line: where rows are whole lines, no vector of one lies on two
 
 
 class Parameter:
@@ -130,8 +130,7 @@ class Parameters(Views):
             p.name = name
             parameters.append(p)
         self.size = sum(p.size for p in parameters)
-        starts = list(accumulate((-(-p.size // LINE) * LINE for p in parameters), initial=0))
-        self._starts = starts
+        self._starts = starts = list(accumulate((-(-p.size // LINE) * LINE for p in parameters), initial=0))
         self.value, self._grad = (kernels.zeros((starts[-1],), dtype) for _ in range(2))
         for i, p in enumerate(parameters):
             block = slice(starts[i], starts[i] + p.size)

@@ -218,6 +218,7 @@ def test_an_unknown_optimiser_is_refused(name):
         (lambda: Adam(beta2=1.5), "beta2: "),
         (lambda: Adam(beta2=math.nan), "beta2: "),
         (lambda: Adam(epsilon=-1e-8), "epsilon: "),
+        (lambda: Adam(epsilon=0.0), "epsilon: "),
         (lambda: AdamW(weight_decay=math.nan), "weight_decay: "),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minicvae as mc
+from minicvae import checkpoint
 from minicvae.callbacks import Callback, EarlyStopping
 from minicvae.conditions import Classes
 from minicvae.objectives import ELBO, IWAE
@@ -227,6 +228,19 @@ def test_another_model_another_number_of_images_or_another_objective_is_refused(
         small().fit(*digits(20), **SETTINGS, checkpoint=tmp_path / "file")
     with pytest.raises(ValueError, match=r"other settings: objective .*IWAE"):
         small(objective=IWAE(1)).fit(*digits(), **SETTINGS, checkpoint=tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["weights", "optimizer.m", "optimizer.v"])
+def test_a_buffer_of_another_layout_is_refused_and_nothing_is_changed(tmp_path, name):
+    """One that was written with its parameters packed."""
+    path, fresh = tmp_path / "file", small(seed=1)
+    small().fit(*digits(), **SETTINGS, checkpoint=path, until=1)
+    config, tensors = checkpoint.read(path)
+    size, before = len(tensors[name]), bits(fresh)
+    checkpoint.write(path, config, (tensors | {name: tensors[name][:-1]}).items())
+    with pytest.raises(ValueError, match=rf"file: expected {name} of shape \({size},\), got \({size - 1},\)$"):
+        fresh.fit(*digits(), **SETTINGS, checkpoint=path)
+    assert bits(fresh) == before
 
 
 def test_a_file_that_is_no_trainings_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from minicvae.kernels.compiled_products import (
     WIDE,
     all_terms,
     apart,
+    at_a_line,
     blocks_of,
     cut,
     cut_sums,
@@ -153,9 +154,9 @@ def test_a_piece_is_copied_row_by_row_and_nothing_else_is_written(at, columns, d
 
 @given(size=st.integers(1, 1000), dtype=st.sampled_from(["float32", "float64"]))
 def test_what_is_copied_begins_at_a_line(size, dtype):
-    found = plainly("at_a_line", size, np.dtype(dtype))
-    assert (found.shape, found.dtype, found.ctypes.data % LINE) == ((size,), dtype, 0)
-    found[:] = 1  # all of it is there to be written
+    for found in (plainly("at_a_line", size, np.dtype(dtype)), at_a_line(size, np.dtype(dtype))):
+        assert (found.shape, found.dtype, found.ctypes.data % LINE) == ((size,), dtype, 0)
+        found[:] = 1  # all of it is there to be written
 
 
 @given(columns=st.integers(0, 1000), size=st.sampled_from([4, 8]))
@@ -228,7 +229,11 @@ def test_a_result_is_cut_into_strips_of_a_tile_and_groups_for_all_threads_and_fo
 @example(m=ROWS, n=3 * WIDTH, size=4)  # just too few strips for four columns
 @example(m=ROWS, n=3 * WIDTH + 1, size=4)
 @example(m=2 * ROWS, n=3 * WIDTH, size=4)  # wide, and no strip is left to be cut off
-@example(m=512, n=PIECES * SUMS // 512, size=4)  # just small enough for the cache
+@example(m=512, n=PIECES * SUMS // 2048, size=4)  # just small enough for the cache
+@example(m=PIECES * CACHE // (4 * TERMS), n=1, size=4)  # just few enough rows to be copied
+@example(m=1, n=PIECES * CACHE // (4 * TERMS), size=4)  # just few enough columns
+@example(m=100_000, n=1, size=8)
+@example(m=1, n=100_000, size=8)
 @given(m=st.integers(1, 5000), n=st.integers(1, 5000), size=st.sampled_from([4, 8]))
 def test_sums_are_cut_into_pieces_that_are_not_too_wide_for_all_threads_and_for_the_cache(m, n, size):
     columns, groups = cut_sums(m, n, size)
@@ -236,13 +241,15 @@ def test_sums_are_cut_into_pieces_that_are_not_too_wide_for_all_threads_and_for_
     assert 1 <= columns <= strips
     assert 1 <= groups <= tiles
 
-    def enough(pieces):
-        return pieces >= PIECES and m * n <= pieces * SUMS
+    def enough(columns, groups):
+        small = m * n * size <= columns * groups * SUMS and (m // groups + n // columns) * TERMS * size <= CACHE
+        return columns * groups >= PIECES and small
 
-    if not enough(columns * groups):
+    if not enough(columns, groups):
         assert columns > strips / 2
         assert groups > tiles / 2
-    assert columns * groups == 1 or not enough(columns * groups // 2)
+    if columns * groups > 1:  # before the last cut there were not enough
+        assert not (enough(columns, max(groups // 2, 1)) and enough(max(columns // 2, 1), groups))
     # Rows were cut as long as a piece was not too wide, columns where it was; or what could be cut at all.
     assert groups == 1 or 2 * WIDE * m * columns >= n * groups or 2 * columns > strips
     assert columns == 1 or 2 * n * groups > WIDE * m * columns or 2 * groups > tiles
