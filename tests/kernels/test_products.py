@@ -255,6 +255,10 @@ def test_sums_are_cut_into_pieces_that_are_not_too_wide_for_all_threads_and_for_
     assert columns == 1 or 2 * n * groups > WIDE * m * columns or 2 * groups > tiles
 
 
+def test_sums_that_just_fit_are_cut_no_further():
+    assert np.prod(cut_sums(512, PIECES * SUMS // (512 * 4), 4)) == PIECES
+
+
 def pieces(name, *arguments, **instead):
     """How often the queue was asked."""
     queue = own_queue()

@@ -322,6 +322,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.cpu:Cpu.dense: floats = floats or [(np.empty((n, 0), W.dtype), slice(0))] -> floats = floats or [(np.empty((n, 0), W.dtype), slice(1))]",
     ),
     "every negative number is refused alike": ("minicvae.conditions:Nothing.encode: n = -1 -> n = -2",),
+    "every number but 0 is true": (
+        "minicvae.kernels.compiled_products:dense_backward: multiply(g, all_terms(), W, bool(1), dx, bounds, bool(0)) -> multiply(g, all_terms(), W, bool(2), dx, bounds, bool(0))",
+    ),
+    "no copy is exactly as large as `CACHE`": (
+        "minicvae.kernels.compiled_products:cut_sums: while columns * groups < PIECES or m * n * size > columns * groups * SUMS or (m // groups + n // columns) * TERMS * size > CACHE: -> while columns * groups < PIECES or m * n * size > columns * groups * SUMS or (m // groups + n // columns) * TERMS * size >= CACHE:",
+    ),
     "a key is as good in another order": (
         "minicvae.models.base:Trainable.at_work: return [held for part in self._computing() for held in (part, *vars(part).values())] -> return [held for part in self._computing() for held in (*vars(part).values(), part)]",
         "minicvae.kernels.steps:signature: return tuple([(x.shape, x.dtype) if hasattr(x, 'shape') else type(x) for x in arguments]) -> return tuple([(x.dtype, x.shape) if hasattr(x, 'shape') else type(x) for x in arguments])",
