@@ -1,7 +1,7 @@
 """All parameters of a model in one flat buffer, all gradients in another of the same length.
 
 A `Parameter` is a named, shaped view into both. So an optimiser is one kernel call, gradient clipping one norm, and a
-checkpoint one table. Each begins at a multiple of `LINE` numbers; the few between it and the one before are zero.
+checkpoint one table. Each begins at a multiple of `UNIT` numbers; the few between it and the one before are zero.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 
 from minicvae import initializers, randomness
 from minicvae.kernels import Array, Reference
+from minicvae.kernels.workspace import LINE
 
-__all__ = ["LINE", "Block", "Parameter", "Parameters"]
+__all__ = ["UNIT", "Block", "Parameter", "Parameters"]
 
-LINE = 16  # numbers; of float32 a cache line: where rows are whole lines, no vector of one lies on two
+UNIT = LINE // 4  # numbers; of float32 a cache line: where rows are whole lines, no vector of one lies on two
 
 
 class Parameter:
@@ -130,7 +131,7 @@ class Parameters(Views):
             p.name = name
             parameters.append(p)
         self.size = sum(p.size for p in parameters)
-        self._starts = starts = list(accumulate((-(-p.size // LINE) * LINE for p in parameters), initial=0))
+        self._starts = starts = list(accumulate((-(-p.size // UNIT) * UNIT for p in parameters), initial=0))
         self.value, self._grad = (kernels.zeros((starts[-1],), dtype) for _ in range(2))
         for i, p in enumerate(parameters):
             block = slice(starts[i], starts[i] + p.size)

@@ -333,6 +333,9 @@ def test_every_number_of_the_gradients_is_computed_in_one_piece(n, d_in, d_out, 
     assert_each_number_once(dW.shape, of_dw, widest=d_out)
     assert len(of_dw) == np.prod(cut_sums(d_in, d_out, 4))
     assert all(j0 % WIDTH == 0 for _, _, j0, _ in of_dw)
+    for begin, end, unit in ((0, 1, ROWS), (2, 3, WIDTH)):  # no piece is more than a tile larger than another
+        sizes = [-(-(bounds[end] - bounds[begin]) // unit) for bounds in of_dw]
+        assert max(sizes) - min(sizes) <= 1
 
 
 @given(
