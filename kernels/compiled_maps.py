@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from minicvae.kernels.compiled import add_rows_activate, slope_times
-from minicvae.kernels.compiled_images import max_pool_2x2, max_pool_2x2_backward
+from minicvae.kernels.compiled_images import max_pool_2x2, max_pool_2x2_backward, overlap_add, windows
+from minicvae.kernels.compiled_products import product, product_of_columns
 from minicvae.kernels.compiled_tiles import (
     PLACES,
     WINDOW,
@@ -49,21 +50,13 @@ def slope(dy, y, first, g, of_maxima, db, activation):
 
 
 @kernel
-def increase(total, part):
-    """total += part, number by number: Numba takes seconds to compile what could broadcast."""
-    sums, numbers = total.reshape(-1), part.reshape(-1)
-    for i in range(len(sums)):
-        sums[i] += numbers[i]
-
-
-@kernel
 def tile_products(V, U, M, n):
     """M_p = V_p U_p for the n images' tiles and each p; V (16, n or more, ..., c_in), M (16, n or more, ..., c_out)."""
     _, _, rows, columns, c_in = V.shape
     pixels, results = V.reshape(16, -1, c_in), M.reshape(16, -1, M.shape[4])
     count = n * rows * columns
     for p in range(16):
-        np.dot(pixels[p, :count], U[p], results[p, :count])
+        product(pixels[p, :count], U[p], bool(0), results[p, :count], bool(0))
 
 
 @kernel
@@ -81,7 +74,7 @@ def winograd(x, y, first, b, activation, h, U, P, V, M):
 
 
 @kernel
-def winograd_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, U_back, P, Q, V, M, dU):
+def winograd_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, U_back, P, Q, V, M):
     """total += Vᵀ M, V the tiles of x and M those of g; dx is the convolution of g by the kernel U_back."""
     pixels, gradients = V.reshape(16, -1, x.shape[3]), M.reshape(16, -1, g.shape[3])
     for start in range(0, len(x), len(g)):
@@ -94,8 +87,7 @@ def winograd_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of
         tiles(Q[:n], M, PLACES)
         count = n * V.shape[2] * V.shape[3]
         for p in range(16):
-            np.dot(pixels[p, :count].T, gradients[p, :count], dU)
-            increase(total[p], dU)
+            product_of_columns(pixels[p, :count], gradients[p, :count], total[p], bool(1))
         if need_dx:
             tiles(Q[:n], M, WINDOW)
             tile_products(M, U_back, V, n)
@@ -109,27 +101,24 @@ def upsampled(x, y, first, b, activation, h, W, factor, before, u, line):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to = h[:n] if first.size else y[block]
-        np.dot(x[block].reshape(-1, len(W)), W, u[:n].reshape(-1, W.shape[1]))
+        product(x[block].reshape(-1, len(W)), W, bool(0), u[:n].reshape(-1, W.shape[1]), bool(0))
         spread(u[:n], to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
 
 
 @kernel
-def upsampled_backward(
-    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W_T, factor, before, u, line, dW
-):
+def upsampled_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, u, line):
     """With du = spreadᵀ(g): total += xᵀ du, dx = du Wᵀ."""
-    cells, c_in = W_T.shape
+    c_in, cells = W.shape
     for start in range(0, len(x), len(g)):
         block = slice(start, min(start + len(g), len(x)))
         n = block.stop - start
         slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
         spread_back(g[:n], u[:n], line, factor, before)
         du = u[:n].reshape(-1, cells)
-        np.dot(x[block].reshape(-1, c_in).T, du, dW)
-        increase(total, dW)
+        product_of_columns(x[block].reshape(-1, c_in), du, total, bool(1))
         if need_dx:
-            np.dot(du, W_T, dx[block].reshape(-1, c_in))
+            product(du, W, bool(1), dx[block].reshape(-1, c_in), bool(0))
 
 
 @kernel
@@ -143,14 +132,14 @@ def upsampled_planes(x, y, first, b, activation, h, W, factor, before, room, lin
         n = block.stop - start
         to, pixels = h[:n] if first.size else y[block], n * i_size * j_size
         u = room[: cells * pixels]
-        np.dot(W.reshape(cells, c_in), x[block].reshape(pixels, c_in).T, u.reshape(cells, pixels))
+        product(W.reshape(cells, c_in), x[block].reshape(pixels, c_in), bool(1), u.reshape(cells, pixels), bool(0))
         spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
 
 
 @kernel
 def upsampled_planes_backward(
-    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, room, line, dW
+    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, room, line
 ):
     """With du = spreadᵀ(g): total += du x, dx = duᵀ W."""
     channels, kh, kw, c_in = W.shape
@@ -164,10 +153,9 @@ def upsampled_planes_backward(
         u = room[: cells * pixels]
         spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
         du = u.reshape(cells, pixels)
-        np.dot(du, x[block].reshape(pixels, c_in), dW)
-        increase(total, dW)
+        product(du, x[block].reshape(pixels, c_in), bool(0), total.reshape(cells, c_in), bool(1))
         if need_dx:
-            np.dot(du.T, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in))
+            product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), bool(0))
 
 
 @kernel
@@ -180,12 +168,12 @@ def shifted(x, y, first, b, activation, h, W, before, room):
         to = h[:n] if first.size else y[block]
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
         planes(x[block], P, W.shape[:2], before)
-        np.dot(P.T, W.reshape(cells, -1), to.reshape(n * n_rows, -1))
+        product_of_columns(P, W.reshape(cells, -1), to.reshape(n * n_rows, -1), bool(0))
         finish(to, y[block], first[block], b, activation)
 
 
 @kernel
-def shifted_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, before, room, dW):
+def shifted_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, before, room):
     """total += Pᵀ g, P the windows of x."""
     cells, n_rows = total.shape[0] * total.shape[1], x.shape[1] * x.shape[2]
     for start in range(0, len(x), len(g)):
@@ -194,5 +182,65 @@ def shifted_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_
         slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
         planes(x[block], P, total.shape[:2], before)
-        np.dot(P, g[:n].reshape(n * n_rows, -1), dW)
-        increase(total, dW)
+        product(P, g[:n].reshape(n * n_rows, -1), bool(0), total.reshape(cells, -1), bool(1))
+
+
+@kernel
+def windowed(x, y, first, b, activation, h, W, places, kernel_size, stride, before, room):
+    """y of `Windows`; W (kh kw c_in, c_out), P a row for each window."""
+    rows = places[0] * places[1]
+    for start in range(0, len(x), len(h)):
+        block = slice(start, min(start + len(h), len(x)))
+        n = block.stop - start
+        to, P = h[:n] if first.size else y[block], room[: n * rows]
+        windows(x[block], P, places, kernel_size, stride, before)
+        product(P, W, bool(0), to.reshape(n * rows, -1), bool(0))
+        finish(to, y[block], first[block], b, activation)
+
+
+@kernel
+def windowed_backward(
+    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, places, kernel_size, stride, before, room
+):
+    """total += Pᵀ g, dx = Pᵀ(g Wᵀ); the windows anew, for to keep them would take nine times the memory of x."""
+    rows = places[0] * places[1]
+    for start in range(0, len(x), len(g)):
+        block = slice(start, min(start + len(g), len(x)))
+        n = block.stop - start
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
+        P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
+        windows(x[block], P, places, kernel_size, stride, before)
+        product_of_columns(P, of_places, total, bool(1))
+        if need_dx:
+            product(of_places, W, bool(1), P, bool(0))
+            overlap_add(P, dx[block], places, kernel_size, stride, before)
+
+
+@kernel
+def stamped(x, y, first, b, activation, h, W, places, kernel_size, stride, before, room):
+    """y of `Stamps`; W (kh kw c_out, c_in), P a row for each pixel of x."""
+    pixels = x.shape[1] * x.shape[2]
+    for start in range(0, len(x), len(h)):
+        block = slice(start, min(start + len(h), len(x)))
+        n = block.stop - start
+        to, P = h[:n] if first.size else y[block], room[: n * pixels]
+        product(x[block].reshape(n * pixels, -1), W, bool(1), P, bool(0))
+        overlap_add(P, to, places, kernel_size, stride, before)
+        finish(to, y[block], first[block], b, activation)
+
+
+@kernel
+def stamped_backward(
+    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, places, kernel_size, stride, before, room
+):
+    """With P = P(g): total += Pᵀ x, dx = P W."""
+    pixels = x.shape[1] * x.shape[2]
+    for start in range(0, len(x), len(g)):
+        block = slice(start, min(start + len(g), len(x)))
+        n = block.stop - start
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
+        P = room[: n * pixels]
+        windows(g[:n], P, places, kernel_size, stride, before)
+        product_of_columns(P, x[block].reshape(n * pixels, -1), total, bool(1))
+        if need_dx:
+            product(P, W, bool(0), dx[block].reshape(n * pixels, -1), bool(0))

@@ -209,6 +209,23 @@ def piece_of(number, columns, groups, m, n, unit):
 
 
 @kernel
+def product(a, b, turned, c, accumulate):
+    """c = a b, or c += a b, or with bᵀ where it is turned; here and now, of matrices that the second cache holds."""
+    m, n = c.shape
+    lanes = VECTOR_BYTES // c.itemsize
+    strips = (n + VECTORS * lanes - 1) // (VECTORS * lanes)
+    for strip in range(strips):
+        multiply(a, all_terms(), b, turned, c, piece_of(strip, strips, 1, m, n, lanes), accumulate)
+
+
+@kernel
+def product_of_columns(a, b, c, accumulate):
+    """c = aᵀ b, or c += aᵀ b, as `product`."""
+    m, n = c.shape
+    multiply_examples(a, all_terms(), b, c, piece_of(0, 1, 1, m, n, 1), accumulate)
+
+
+@kernel
 def dense(queue, x, kept, W, h, accumulate, last, gathered, rows, b, activation):
     """h = x W, or h += x W; after the `last` product of a joined input h = f(h + Σ_p gathered[rows[:, p]] + b).
 

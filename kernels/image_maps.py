@@ -16,7 +16,6 @@ part of the images: a block of a few at a time, of which `images` are as many as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import repeat
 from math import prod
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicvae.kernels import compiled_images, compiled_maps
+from minicvae.kernels import compiled_maps
 from minicvae.kernels.convolution import Pair, is_convolution, span, transposed_size, turned
 from minicvae.kernels.reference import Array
 
@@ -118,93 +117,41 @@ def transposed(x: Array, W: Array, stride: Pair, padding: str) -> ImageMap:
     return Stamps(x, W, stride, padding)
 
 
-class _Geometry:
-    """How the windows of images (h, w, c) lie, for the loops of `compiled_images`."""
-
-    def __init__(self, size: Pair, channels: int, kernel: Pair, stride: Pair, padding: str) -> None:
-        (i, top, _), (j, left, _) = map(span, size, kernel, stride, repeat(padding))
-        self.places = i, j
-        self.rows, self.depth = i * j, prod(kernel) * channels  # windows of an image, numbers in a window
-        self.settings = self.places, kernel, stride, (top, left)
-
-    def windows(self, x: Array, P: Array) -> None:
-        """P = P(x), as a matrix."""
-        compiled_images.windows(x, P, *self.settings)
-
-    def overlap_add(self, P: Array, x: Array) -> None:
-        """x = Pᵀ(P)."""
-        compiled_images.overlap_add(P, x, *self.settings)
-
-
 class _Definition(ImageMap):
-    """What `Windows` and `Stamps` share: the room for the windows, W as a matrix, and the blocks."""
+    """What `Windows` and `Stamps` share: W as a matrix, and how the windows of images (h, w, c) lie."""
 
-    def __init__(self, form: _Geometry, W: Array, size: tuple[int, int, int]) -> None:
-        self.form, self.shape, self.size = form, W.shape, size
-        self.W = np.ascontiguousarray(W).reshape(form.depth, -1)
+    def __init__(self, W: Array, image: Pair, size: tuple[int, int, int] | None, stride: Pair, padding: str) -> None:
+        kernel = W.shape[:2]
+        (i, top, _), (j, left, _) = map(span, image, kernel, stride, repeat(padding))
+        self.rows, self.depth = i * j, prod(W.shape[:3])  # windows of an image, numbers in a window
+        self.settings = (i, j), kernel, stride, (top, left)
+        self.W, self.shape = np.ascontiguousarray(W).reshape(self.depth, -1), W.shape
+        self.size = size or (i, j, W.shape[3])
         self.sum_shape = self.W.shape
-        self.numbers, self.products = form.rows * form.depth, form.rows * W.size
-
-    @abstractmethod
-    def map(self, x: Array, h: Array, P: Array) -> None:
-        """h = K x, of a block."""
-
-    @abstractmethod
-    def map_back(self, x: Array, g: Array, total: Array, dx: Array | None, P: Array) -> None:
-        """total += dL/dK, dx = Kᵀ g, of a block."""
+        self.numbers, self.products = self.rows * self.depth, self.rows * W.size
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """Windows."""
-        return [(images * self.form.rows, self.form.depth)]
-
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """Block by block."""
-        x, y, first, b, activation, h = part
-        for block, n in _blocks(len(x), len(h)):
-            to = h[:n] if first.size else y[block]
-            self.map(x[block], to, room[0][: n * self.form.rows])
-            compiled_maps.finish(to, y[block], first[block], b, activation)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """Block by block; the windows anew, for to keep them would take nine times the memory of x."""
-        x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima = part
-        for block, n in _blocks(len(x), len(g)):
-            compiled_maps.slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-            P = room[0][: n * self.form.rows]
-            self.map_back(x[block], g[:n], total, dx[block] if need_dx else None, P)
+        return [(images * self.rows, self.depth)]
 
     def gradient(self, total: Array) -> Array:
         """As it is."""
         return total.reshape(self.shape)
 
 
-def _blocks(n: int, images: int) -> Iterator[tuple[slice, int]]:
-    """n images in blocks, and how many there are in each."""
-    for start in range(0, n, images):
-        yield slice(start, min(start + images, n)), min(images, n - start)
-
-
 class Windows(_Definition):
     """h = P(x) W: the windows gathered, then a product. dW = P(x)ᵀ g, dx = Pᵀ(g Wᵀ)."""
 
     def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
-        form = _Geometry(x.shape[1:3], W.shape[2], W.shape[:2], stride, padding)
-        super().__init__(form, W, (*form.places, W.shape[3]))
+        super().__init__(W, x.shape[1:3], None, stride, padding)
 
-    def map(self, x: Array, h: Array, P: Array) -> None:
+    def forward(self, part: Forward, room: list[Array]) -> None:
         """The product of the windows."""
-        self.form.windows(x, P)
-        np.matmul(P, self.W, out=h.reshape(len(P), -1))
+        compiled_maps.windowed(*part, self.W, *self.settings, *room)
 
-    def map_back(self, x: Array, g: Array, total: Array, dx: Array | None, P: Array) -> None:
+    def backward(self, part: Backward, room: list[Array]) -> None:
         """The products of the windows, and of what they give back."""
-        self.form.windows(x, P)
-        g = g.reshape(len(P), -1)
-        total += P.T @ g
-        if dx is not None:
-            # Of one channel the product is all outer: BLAS takes eight times as long as NumPy's broadcasting.
-            (np.matmul if self.size[2] > 1 else np.multiply)(g, self.W.T, out=P)
-            self.form.overlap_add(P, dx)
+        compiled_maps.windowed_backward(*part, self.W, *self.settings, *room)
 
 
 class Stamps(_Definition):
@@ -212,20 +159,15 @@ class Stamps(_Definition):
 
     def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
         h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding))
-        form = _Geometry((h, w), W.shape[2], W.shape[:2], stride, padding)
-        super().__init__(form, W, (h, w, W.shape[2]))
+        super().__init__(W, (h, w), (h, w, W.shape[2]), stride, padding)
 
-    def map(self, x: Array, h: Array, P: Array) -> None:
+    def forward(self, part: Forward, room: list[Array]) -> None:
         """The product, then its sums."""
-        np.matmul(x.reshape(len(P), -1), self.W.T, out=P)
-        self.form.overlap_add(P, h)
+        compiled_maps.stamped(*part, self.W, *self.settings, *room)
 
-    def map_back(self, x: Array, g: Array, total: Array, dx: Array | None, P: Array) -> None:
+    def backward(self, part: Backward, room: list[Array]) -> None:
         """The windows of g, and their products."""
-        self.form.windows(g, P)
-        total += P.T @ x.reshape(len(P), -1)
-        if dx is not None:
-            np.matmul(P, self.W, out=dx.reshape(len(P), -1))
+        compiled_maps.stamped_backward(*part, self.W, *self.settings, *room)
 
 
 class Planes(ImageMap):
@@ -243,8 +185,8 @@ class Planes(ImageMap):
         self.numbers, self.products = self.planes + 2 * h * w * W.shape[3], h * w * W.size
 
     def room(self, images: int) -> list[tuple[int, ...]]:
-        """Planes, and a product like W."""
-        return [(images * self.planes,), (prod(self.W.shape[:2]), self.size[2])]
+        """Planes."""
+        return [(images * self.planes,)]
 
     def forward(self, part: Forward, room: list[Array]) -> None:
         """h = P W."""
@@ -304,15 +246,15 @@ class Winograd(ImageMap):
         return self.tiles(turned(self.W))
 
     def room(self, images: int) -> list[tuple[int, ...]]:
-        """Phases and tiles of both sides, and a sum of products like U."""
+        """Phases and tiles of both sides."""
         rows, columns = self.half
         channels = self.W.shape[2:]
         phases = [(images, 2 * rows + 2, 2, columns + 1, c) for c in channels]
-        return [*phases, *((16, images, rows, columns, c) for c in channels), channels]
+        return [*phases, *((16, images, rows, columns, c) for c in channels)]
 
     def forward(self, part: Forward, room: list[Array]) -> None:
         """Into the tiles, a product for each of their 16 numbers, and back."""
-        P, _, V, M, _ = room
+        P, _, V, M = room
         compiled_maps.winograd(*part, self.U, P, V, M)
 
     def backward(self, part: Backward, room: list[Array]) -> None:
@@ -348,19 +290,18 @@ class Upsampled(ImageMap):
     axes = (2, 0, 1, 3)  # of W, as it is laid out for the product
 
     def room(self, images: int) -> list[tuple[int, ...]]:
-        """u (n, i, j, kh, kw, c_out), a row of sums, and a sum of products like W."""
-        kh, kw, c_in, c_out = self.shape
-        return [(images, *self.pixels, kh, kw, c_out), (self.pixels[1], kw * c_out), (c_in, self.cells)]
+        """u (n, i, j, kh, kw, c_out), and a row of sums."""
+        kh, kw, _, c_out = self.shape
+        return [(images, *self.pixels, kh, kw, c_out), (self.pixels[1], kw * c_out)]
 
     def forward(self, part: Forward, room: list[Array]) -> None:
         """The product, spread out."""
-        u, line, _ = room
-        compiled_maps.upsampled(*part, self.W.reshape(-1, self.cells), *self.settings, u, line)
+        compiled_maps.upsampled(*part, self.W.reshape(-1, self.cells), *self.settings, *room)
 
     def backward(self, part: Backward, room: list[Array]) -> None:
         """g gathered, and its products."""
         W, total = self.W.reshape(-1, self.cells), part.total.reshape(-1, self.cells)
-        compiled_maps.upsampled_backward(*part._replace(total=total), W.T, *self.settings, *room)
+        compiled_maps.upsampled_backward(*part._replace(total=total), W, *self.settings, *room)
 
     def gradient(self, total: Array) -> Array:
         """Its axes back in their places."""
@@ -373,13 +314,12 @@ class UpsampledPlanes(Upsampled):
     axes = (3, 0, 1, 2)
 
     def room(self, images: int) -> list[tuple[int, ...]]:
-        """u (c_out, kh, kw, n, i, j), flat, a row of sums, and a product like W."""
-        return [(images * prod(self.pixels) * self.cells,), (self.pixels[1],), (self.cells, self.shape[2])]
+        """u (c_out, kh, kw, n, i, j), flat, and a row of sums."""
+        return [(images * prod(self.pixels) * self.cells,), (self.pixels[1],)]
 
     def forward(self, part: Forward, room: list[Array]) -> None:
         """The product, spread out."""
-        u, line, _ = room
-        compiled_maps.upsampled_planes(*part, self.W, *self.settings, u, line)
+        compiled_maps.upsampled_planes(*part, self.W, *self.settings, *room)
 
     def backward(self, part: Backward, room: list[Array]) -> None:
         """g gathered, and its products."""

@@ -191,7 +191,7 @@ def _tile(call: _Call) -> None:
     for rows, vectors in product((ROWS, 1), range(1, VECTORS + 1)):
         function = cgutils.get_or_insert_function(b.module, kind, f"tile_{rows}_{vectors}_{call.suffix}")
         if function.is_declaration:
-            function.linkage = "internal"
+            function.linkage = "linkonce_odr"
             function.attributes.add("noinline")
             code = _Vectors(ir.IRBuilder(function.append_basic_block("fresh")), call.scalar, call.bytes)
             _sums(code, rows, vectors, function.args)

@@ -89,7 +89,7 @@ def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(mon
         def wrapped(self, part, room):
             block = part.h if name == "forward" else part.g
             maxima = len(block) if name == "forward" else len(part.of_maxima)
-            rooms.append((len(part.x), len(block), maxima, len(room[0]) / self.form.rows))
+            rooms.append((len(part.x), len(block), maxima, len(room[0]) / self.rows))
             runs.add(len(part.b if name == "forward" else part.db))
             return run(self, part, room)
 

@@ -148,14 +148,14 @@ def counted(way, x, W, channels_out, size):
         return [3 * numbers], numbers, numbers * (channels_out if way == "Windows" else c_in)
     if way == "Planes":
         planes = h * w * cells
-        return [3 * planes, cells * channels_out], planes + 2 * h * w * channels_out, planes * channels_out
+        return [3 * planes], planes + 2 * h * w * channels_out, planes * channels_out
     if way == "Winograd":
         up, across = (h + 1) // 2, (w + 1) // 2  # tiles of 2x2, of 16 numbers each
         padded, tiles = (2 * up + 2) * (2 * across + 2), 16 * up * across
         sides = [3 * count * c for count in (padded, tiles) for c in (c_in, channels_out)]
-        return [*sides, c_in * channels_out], tiles * (c_in + channels_out), tiles * c_in * channels_out
+        return sides, tiles * (c_in + channels_out), tiles * c_in * channels_out
     u, line = rows * columns * cells * channels_out, columns * (W.shape[1] * channels_out if way == "Upsampled" else 1)
-    return [3 * u, line, cells * c_in * channels_out], u, u * c_in
+    return [3 * u, line], u, u * c_in
 
 
 @pytest.mark.parametrize(("way", "kind"), [(way, kind) for way, (kinds, _) in WAYS.items() for kind in kinds])
