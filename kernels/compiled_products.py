@@ -25,6 +25,7 @@ CACHE = 2**19  # bytes of the left factor at a time, or of what is copied for a 
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
 SUMS = 2**18  # bytes of a piece of dW at most: they stay in the second cache from block to block of the examples
+PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
 
 
@@ -101,9 +102,10 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
     are not left out (`zeros.py`), or `all_terms()`.
     """
     (listed, counts), (i0, i1, j0, j1) = kept, bounds
+    some = listed.size > 0 and counts[0, 0] >= 0
     terms, b_row, c_row = a.shape[1], b.shape[1], c.shape[1]
     flat_a, flat_b, flat_c = a.reshape(a.size), b.reshape(b.size), c.reshape(c.size)
-    flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
+    flat_terms = listed.reshape(listed.size) if some else np.arange(TERMS).astype(np.int32)
     width = VECTORS * VECTOR_BYTES // c.itemsize
     piece = at_a_line(TERMS * width if turned else 0, c.dtype)
     blocks = blocks_of(terms)
@@ -120,7 +122,7 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
         while i < i1:
             rows = ROWS if i + ROWS <= i1 else 1
             first, count = 0, end - k
-            if listed.size:
+            if some:
                 first, count = i // ROWS * terms + k, counts[i // ROWS, block]
             # fmt: off
             tile(rows, j1 - j0, flat_a, i * terms + k, terms, 1, strip, at, row,
@@ -138,8 +140,9 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
     together first.
     """
     (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
+    some = listed.size > 0 and counts[0, 0] >= 0
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
-    flat_terms = listed.reshape(listed.size) if listed.size else np.arange(TERMS).astype(np.int32)
+    flat_terms = listed.reshape(listed.size) if some else np.arange(TERMS).astype(np.int32)
     width, blocks = VECTORS * VECTOR_BYTES // dW.itemsize, blocks_of(n)
     x_row, g_row = apart(i1 - i0, dW.itemsize), apart(j1 - j0, dW.itemsize)
     room = TERMS if blocks > 1 else 0
@@ -157,7 +160,7 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
         while i < i1:
             rows = ROWS if i + ROWS <= i1 else 1
             first, count = 0, end - k
-            if listed.size:
+            if some:
                 first, count = i // ROWS * n + k, counts[i // ROWS, block]
             for j in range(j0, j1, width):
                 # fmt: off
@@ -261,6 +264,16 @@ def slopes(queue, dy, y, g, sums, activation):
         else:
             slope_times(dy[i:j], y[i:j], g[i:j], total, activation)
         piece = take(queue, len(sums))
+
+
+@kernel
+def add_parts(sums, total, accumulate):
+    """total_k = Σ_p sums_pk, or total_k += it."""
+    for k in range(len(total)):
+        part = sums[0, k]
+        for p in range(1, len(sums)):
+            part += sums[p, k]
+        total[k] = total[k] + part if accumulate else part
 
 
 @kernel

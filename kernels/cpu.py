@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from minicvae.kernels import compiled, shared
+from minicvae.kernels import compiled, compiled_products, pieces, zeros
 from minicvae.kernels.cpu_images import CpuImages
-from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, assign
+from minicvae.kernels.job import Job
+from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, assign, plain
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.steps import portions
@@ -27,6 +28,7 @@ PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is f
 AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
 WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 NO_LABELS = np.empty((0, 0), np.int64)
+ALL_TERMS = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # no list: as `compiled_products.all_terms`
 
 
 def _elbo(nll: Array, kl: Array, weight: Array, floor: float, dnll: Array, dkl: Array, numbers: Array) -> None:
@@ -80,12 +82,12 @@ class Cpu(CpuImages):
         else:
             notes.call(function, *args)
 
-    def run(self, name: str, *args: Any) -> None:
-        """The kernel of that name, in pieces, here and on the helpers."""
-        self.call(self._spread, getattr(shared, name), *args)
+    def run(self, kernel: Callable[..., None], *args: Any) -> None:
+        """The kernel in pieces, here and on the helpers."""
+        self.call(self._run, Job(kernel, tuple(map(plain, args))))
 
-    def _spread(self, kernel: Callable[..., None], *args: Any) -> None:
-        kernel(self.helpers.state, *args)
+    def _run(self, job: Job) -> None:
+        job.run(self.helpers.state)
 
     def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """`run`, recorded (`recorded.py`) if it can be."""
@@ -141,7 +143,7 @@ class Cpu(CpuImages):
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
         x = self.empty((len(index), images.shape[1]), dtype)
         if images.dtype == np.uint8:
-            self.run("gather_pixels", index, x, images)
+            self.run(pieces.gather_pixels, index, x, images)
         elif images.dtype == x.dtype:
             self.call(np.ndarray.take, images, index, 0, x, "clip")
         else:
@@ -157,8 +159,17 @@ class Cpu(CpuImages):
         floats = floats or [(np.empty((n, 0), W.dtype), slice(0))]
         last = len(floats) - 1
         for i, (x, rows) in enumerate(floats):
-            self.run("dense", x, W[rows], h, i > 0, i == last, W, labels, b, code)
+            kept = self._listed(zeros.of_rows, x, x.shape, W.shape[1])
+            self.run(compiled_products.dense, x, kept, W[rows], h, i > 0, i == last, W, labels, b, code)
         return h
+
+    def _listed(self, kernel: Callable[..., None], x: Array, shape: tuple[int, int], width: int) -> tuple[Array, Array]:
+        """The terms that are left in a product of x, which has so many rows and terms, and the other factor `width`."""
+        if x.size * width <= zeros.WORTH_LISTING:
+            return ALL_TERMS
+        terms, counts = (plain(self.empty(*wanted)) for wanted in zeros.room(*shape))
+        self.run(kernel, x, terms, counts)
+        return terms, counts
 
     def _split(self, parts: Sequence[Part]) -> tuple[list[tuple[Array, slice]], Array]:
         """The float parts with the rows of W that they meet; and for each example those of its labels, (n, labels)."""
@@ -187,21 +198,22 @@ class Cpu(CpuImages):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """The slope and db in one pass, with the first part; then a float part's products; labels are scattered."""
+        """The slope and db in one pass; then each float part's products; labels are scattered."""
         dy = self.contiguous(dy)
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
-        slopes = dy, y, g, db, accumulate, compiled.ACTIVATION[activation]
+        sums = self.empty((compiled_products.PARTS, len(db)), db.dtype)
+        self.run(compiled_products.slopes, dy, y, g, sums, compiled.ACTIVATION[activation])
+        self.call(compiled_products.add_parts, sums, db, accumulate)
         dparts: list[Array | None] = []
         for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
             if isinstance(part, OneHot):
-                if not dparts:
-                    self.run("slopes", *slopes)
                 self.embedding_backward(g, part.labels, dW[rows], accumulate)
                 dparts.append(None)
             else:
                 x = self.contiguous(part)
                 dx = self.empty(x.shape if need else (0, 0), g.dtype)
-                self.run("dense_backward", not dparts, *slopes, x, W[rows], dW[rows], dx, need)
+                kept = self._listed(zeros.of_columns, x, x.shape[::-1], W.shape[1])
+                self.run(compiled_products.dense_backward, x, kept, g, W[rows], dW[rows], accumulate, dx, need)
                 dparts.append(dx if need else None)
         return tuple(dparts)
 
@@ -259,26 +271,26 @@ class Cpu(CpuImages):
     def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
-        self.run("bernoulli", logits, x, nll, derivative)
+        self.run(pieces.bernoulli, logits, x, nll, derivative)
         return nll, derivative
 
     def gaussian(self, logits: Array, x: Array, sigma: float) -> tuple[Array, Array]:
         """The likelihood and its derivative from one exponential an element."""
         nll, derivative = self.empty((len(x),), x.dtype), self.empty(x.shape, x.dtype)
         constant = x.shape[1] * (log(sigma) + log(2 * pi) / 2)
-        self.run("gaussian", logits, x, nll, derivative, float(1 / sigma**2), float(constant))
+        self.run(pieces.gaussian, logits, x, nll, derivative, float(1 / sigma**2), float(constant))
         return nll, derivative
 
     def sigmoid(self, h: Array) -> Array:
         """Number by number."""
         y = aligned(h.shape, h.dtype)  # for the caller, not for the step: means are handed out
-        self.run("sigmoid", np.ascontiguousarray(h).reshape(h.size), y.reshape(h.size))
+        self.run(pieces.sigmoid, np.ascontiguousarray(h).reshape(h.size), y.reshape(h.size))
         return y
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd."""
         y = self.empty(rows.shape, rows.dtype)
-        self.run("scale_rows", rows, scale, y)
+        self.run(pieces.scale_rows, rows, scale, y)
         return y
 
     def sgd(
@@ -293,7 +305,7 @@ class Cpu(CpuImages):
     ) -> None:
         """One pass over the three buffers."""
         scalars = (float(learning_rate), float(momentum), bool(nesterov), float(weight_decay))
-        self.run("sgd", value, grad, velocity, *scalars)
+        self.run(pieces.sgd, value, grad, velocity, *scalars)
 
     def adam(
         self,
@@ -313,4 +325,4 @@ class Cpu(CpuImages):
         decays = (beta1, 1 - beta1, beta2, 1 - beta2)
         corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
         scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay)
-        self.run("adam", value, grad, m, v, *map(float, scalars))
+        self.run(pieces.adam, value, grad, m, v, *map(float, scalars))

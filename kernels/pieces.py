@@ -1,6 +1,11 @@
-"""Kernels of `compiled.py` in pieces of some rows, which each of the threads that share the work takes from a queue."""
+"""Kernels of `compiled.py` in pieces of some rows, which each of the threads that share the work takes from a queue.
+
+Numbers come as Python's, in double precision, and are rounded here.
+"""
 
 from __future__ import annotations
+
+import numpy as np
 
 from minicvae.kernels import compiled
 from minicvae.kernels.compiler import kernel
@@ -38,10 +43,11 @@ def bernoulli(queue, logits, x, nll, derivative):
 @kernel
 def gaussian(queue, logits, x, nll, derivative, precision, constant):
     """As `compiled.gaussian`."""
+    real = x.dtype.type
     i = next_start(queue, len(x), ROWS)
     while i < len(x):
         j = i + ROWS
-        compiled.gaussian(logits[i:j], x[i:j], nll[i:j], derivative[i:j], precision, constant)
+        compiled.gaussian(logits[i:j], x[i:j], nll[i:j], derivative[i:j], real(precision), real(constant))
         i = next_start(queue, len(x), ROWS)
 
 
@@ -66,35 +72,24 @@ def scale_rows(queue, rows, scale, y):
 
 
 @kernel
-def sgd(queue, value, grad, velocity, rate, momentum, nesterov, decay, tiny):
+def sgd(queue, value, grad, velocity, rate, momentum, nesterov, decay):
     """As `compiled.sgd`."""
+    real, tiny = value.dtype.type, np.finfo(value.dtype).tiny
+    scalars = real(rate), real(momentum), nesterov, real(decay), tiny
     i = next_start(queue, len(value), NUMBERS)
     while i < len(value):
         j = i + NUMBERS
-        compiled.sgd(value[i:j], grad[i:j], velocity[i:j], rate, momentum, nesterov, decay, tiny)
+        compiled.sgd(value[i:j], grad[i:j], velocity[i:j], *scalars)
         i = next_start(queue, len(value), NUMBERS)
 
 
 @kernel
-def adam(queue, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay, tiny):
+def adam(queue, value, grad, m, v, rate, beta1, rest1, beta2, rest2, epsilon, m_scale, v_scale, decay):
     """As `compiled.adam`."""
+    real, tiny = value.dtype.type, np.finfo(value.dtype).tiny
+    rates = real(rate), real(beta1), real(rest1), real(beta2), real(rest2), real(epsilon), real(m_scale), real(v_scale)
     i = next_start(queue, len(value), NUMBERS)
     while i < len(value):
         j = i + NUMBERS
-        compiled.adam(
-            value[i:j],
-            grad[i:j],
-            m[i:j],
-            v[i:j],
-            rate,
-            beta1,
-            rest1,
-            beta2,
-            rest2,
-            epsilon,
-            m_scale,
-            v_scale,
-            decay,
-            tiny,
-        )
+        compiled.adam(value[i:j], grad[i:j], m[i:j], v[i:j], *rates, real(decay), tiny)
         i = next_start(queue, len(value), NUMBERS)

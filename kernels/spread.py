@@ -1,6 +1,6 @@
 """One kernel on several threads: the caller works, and helpers that are awake take a share.
 
-    spread(state, kernel, arguments)      # kernel(queue, *arguments) on every thread that comes
+    Job(kernel, arguments).run(state)     # kernel(queue, *arguments) on every thread that comes (`job.py`)
 
 The kernel takes numbers from the queue, each of 0, 1, 2, ... given out once, and does the piece of its work that a
 number stands for, until no piece is left. So nobody waits for a thread that sleeps, or that something else has pushed
@@ -32,21 +32,18 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, overload
-from numba.np.arrayobj import populate_array
+from numba.extending import intrinsic, overload
 
 from minicvae.kernels import compiler
 from minicvae.kernels.subnormal import flush, restore
 
-__all__ = ["Helpers", "alone", "spread", "take"]
+__all__ = ["Helpers", "alone", "run", "take"]
 
 LINE = 16  # words from one to the next, two cache lines: processors fetch them in pairs
 OPEN, CODE, FRAME, INSIDE, TAKEN, JOBS, FAILED, QUEUE = range(0, 8 * LINE, LINE)
@@ -61,14 +58,6 @@ def alone() -> np.ndarray:
 
 def _state(threads: int) -> np.ndarray:
     return np.zeros(QUEUE + threads * LINE, np.int64)
-
-
-def spread(state: np.ndarray, kernel: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """kernel(queue, *arguments), here and on every helper that is awake; returns when all pieces are done.
-
-    What may go wrong in a kernel is that there is no memory left for it: MemoryError.
-    """
-    kernel((np.zeros(LINE, np.int64), 0), *arguments)
 
 
 def add(state: np.ndarray, i: int, value: int) -> int:
@@ -141,62 +130,10 @@ def pause(typing_context: Any) -> Any:
     return types.void(), code
 
 
-# A kernel's code and arguments, handed over as two addresses
-
+# A job: its code and its arguments as two addresses (`job.py`)
 
 _BYTES = ir.IntType(8).as_pointer()
 _CODE = ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _WORD, _WORD])  # (arguments, queue, its words, thread)
-_QUEUE = types.Tuple((types.int64[::1], types.int64))
-
-
-@infer_global(spread)
-class _Spread(AbstractTemplate):
-    """In compiled code: the kernel is compiled for the arguments."""
-
-    def generic(self, args: Any, kws: Any) -> Any:
-        """Of `spread(state, kernel, arguments)`."""
-        _, kernel, arguments = args
-        kernel.get_call_type(self.context, (_QUEUE, *arguments.types), {})
-        return signature(types.none, *args)
-
-
-@lower_builtin(spread, types.Array, types.Dispatcher, types.BaseTuple)
-def _spread(context: Any, builder: Any, called_with: Any, args: Any) -> Any:
-    """Write the arguments down, and a function that calls `kernel(queue, *arguments)` with them; `run` both."""
-    state, kernel, arguments = called_with.args
-    frame = cgutils.alloca_once_value(builder, args[2])
-    wanted = kernel.get_call_type(context.typing_context, (_QUEUE, *arguments.types), {})
-    made = kernel.dispatcher.get_compile_result(wanted)
-    context.add_linking_libs([made.library])
-    function = _helping(context, builder.module, made, wanted, frame.type)
-    words = [builder.ptrtoint(value, _WORD) for value in (function, frame)]
-    running = context.typing_context.resolve_value_type(run)
-    call = context.get_function(
-        running, running.get_call_type(context.typing_context, (state, types.int64, types.int64), {})
-    )
-    context.add_linking_libs(call.libs)
-    return call(builder, [args[0], *words])
-
-
-def _helping(context: Any, module: Any, made: Any, wanted: Any, frame: Any) -> Any:
-    """The code of a job: a function that makes the queue and unpacks the arguments, and says if the kernel failed."""
-    function = ir.Function(module, _CODE, module.get_unique_name("helping"))
-    function.linkage = "internal"
-    within = ir.IRBuilder(function.append_basic_block())
-    place, queue, words, thread = function.args
-    counts = context.make_array(_QUEUE[0])(context, within)
-    size = _WORD(_WORD.width // 8)
-    data = within.bitcast(queue, counts.data.type)
-    populate_array(counts, data, shape=(words,), strides=(size,), itemsize=size, meminfo=None)
-    values = cgutils.unpack_tuple(within, within.load(within.bitcast(place, frame)))
-    given = [context.make_tuple(within, _QUEUE, [counts._getvalue(), thread]), *values]
-    declared = context.declare_function(module, made.fndesc)
-    status, _ = context.call_conv.call_function(within, declared, wanted.return_type, wanted.args, given)
-    with within.if_then(status.is_error):
-        failed = within.gep(data, [_WORD(FAILED - QUEUE)])
-        within.store_atomic(_WORD(1), failed, "seq_cst", 8)
-    within.ret_void()
-    return function
 
 
 @intrinsic
@@ -299,7 +236,7 @@ class Helpers:
 
     @property
     def state(self) -> np.ndarray:
-        """What `spread` wants; helpers who sleep are woken, for there is work to come."""
+        """What `Job.run` wants; helpers who sleep are woken, for there is work to come."""
         if self._process != os.getpid():
             self._begin()
         while self._asleep:

@@ -10,13 +10,14 @@ lit together. What is added does not change by a bit, unless b_kj is not finite:
 
     terms[t, k0 : k0 + counts[t, block]]      what rows t ROWS, ..., (t + 1) ROWS - 1 add up of the block of terms that
                                               begins at k0, counted from there
+    counts[0, 0] = ALL                        nothing is listed, and nothing left out: x is not mostly zero
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels.compiled_products import TERMS, blocks_of, part
+from minicvae.kernels.compiled_products import TERMS, part
 from minicvae.kernels.compiler import kernel
 from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS
@@ -25,12 +26,13 @@ WORTH_LISTING = 3_000_000  # multiply-adds: from here on a list of terms that ar
 TILES = 8  # of rows or columns that make a piece
 SAMPLE = 251  # numbers that are looked at, or a few more
 MOSTLY = 3  # of these one in so many at most is not zero, for a product to be worth it
+ALL = -1
 
 
-@kernel
-def worth_listing(x, width):
-    """Whether terms should be left out of a product of x with so many columns: of a large one of mostly zeros."""
-    return x.size * width > WORTH_LISTING and mostly(x)
+def room(rows, terms):
+    """Shape and type of `terms` and of `counts` for a product of so many rows and terms."""
+    tiles, blocks = -(-rows // ROWS), -(-terms // TERMS)
+    return ((tiles, terms), np.int32), ((tiles, blocks), np.int64)
 
 
 @kernel
@@ -48,6 +50,9 @@ def mostly(x):
 @kernel
 def of_rows(queue, x, terms, counts):
     """(terms, counts) of x W: of `ROWS` rows of x at a time, the columns in which not all are zero; x (n, d)."""
+    if not mostly(x):
+        counts[0, 0] = ALL
+        return
     n, d = x.shape
     size = np.empty(TERMS, x.dtype)
     t = take(queue, len(terms))
@@ -66,6 +71,9 @@ def of_rows(queue, x, terms, counts):
 @kernel
 def of_columns(queue, x, terms, counts):
     """(terms, counts) of xᵀ g: of `ROWS` columns of x at a time, the rows in which not all are zero; x (n, d)."""
+    if not mostly(x):
+        counts[0, 0] = ALL
+        return
     n, d = x.shape
     size = np.empty((TERMS, TILES), x.dtype)
     pieces = (len(terms) + TILES - 1) // TILES
@@ -90,13 +98,6 @@ def of_columns(queue, x, terms, counts):
             for t in range(tiles):
                 counts[t0 + t, block] = keep(size[: end - begin, t], terms[t0 + t, begin:end])
         piece = take(queue, pieces)
-
-
-@kernel
-def room(rows, terms):
-    """Where the terms of a product with so many rows can be listed."""
-    tiles = (rows + ROWS - 1) // ROWS
-    return np.empty((tiles, terms), np.int32), np.empty((tiles, blocks_of(terms)), np.int64)
 
 
 @kernel

@@ -16,7 +16,7 @@ import numpy as np
 from numba.core import event
 
 from minicvae.conditions import draw
-from minicvae.kernels import OneHot, load, shared
+from minicvae.kernels import OneHot, load, pieces
 from minicvae.kernels.spread import cores
 from minicvae.model import build
 from minicvae.optimizers import get
@@ -46,7 +46,7 @@ def compile_ahead(preset: str, dtype: str) -> None:
     others: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        if cores() < 2 or not shared.adam.stats.cache_path:
+        if cores() < 2 or not pieces.adam.stats.cache_path:
             return  # nobody would be faster, or could pass on what is compiled
         command = [sys.executable, "-P", "-m", __name__, preset, dtype]
         with suppress(OSError):  # then this process compiles everything
