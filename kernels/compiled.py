@@ -87,6 +87,20 @@ def slope_times(dy, y, g, db, activation):
 
 
 @kernel
+def add_parts(sums, total, accumulate, i, j):
+    """total_k = Σ_p sums_pk, or total_k += it, for k = i, ..., j - 1."""
+    part = total[i:j]
+    for p in range(len(sums)):
+        row = sums[p, i:j]
+        if p > 0 or accumulate:
+            for k in range(len(part)):
+                part[k] += row[k]
+        else:
+            for k in range(len(part)):
+                part[k] = row[k]
+
+
+@kernel
 def scatter_add(g, labels, dW):
     """dW[labels_n] += g_n for every n; repeated labels add up."""
     for i in range(len(labels)):

@@ -1,10 +1,11 @@
-"""The compiled convolutions: a thread's images, block by block, each block from its pixels to its activations.
+"""The compiled convolutions: images block by block, each block from its pixels to its activations.
 
-Everything that there is to do to a block is done in one call, products included. Threads that came back to Python
-between the steps of a block would wait for each other at its lock.
+All threads that share the work call a kernel with the same arguments, and take images from the `queue` (`spread.py`):
+forward block by block, backward in parts with gradients of their own, which are added up afterwards. Everything that
+there is to do to a block is done while it is in the cache, products included.
 
 The arguments that all share, in their order, are those of `Forward` and `Backward` in `image_maps.py`, where the
-formulas stand too. h and g are as long as a block of images; the last arguments are room to lay things out in.
+formulas stand too. Then come those of the map, and room to lay a block out in, for each thread its own, as h and g.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from minicvae.kernels.compiled import add_rows_activate, slope_times
 from minicvae.kernels.compiled_images import max_pool_2x2, max_pool_2x2_backward, overlap_add, windows
-from minicvae.kernels.compiled_products import product, product_of_columns
+from minicvae.kernels.compiled_products import part, product, product_of_columns
 from minicvae.kernels.compiled_tiles import (
     PLACES,
     WINDOW,
@@ -27,6 +28,8 @@ from minicvae.kernels.compiled_tiles import (
     untile,
 )
 from minicvae.kernels.compiler import kernel
+from minicvae.kernels.pieces import next_start
+from minicvae.kernels.spread import take
 
 
 @kernel
@@ -50,6 +53,19 @@ def slope(dy, y, first, g, of_maxima, db, activation):
 
 
 @kernel
+def next_part(queue, total, db, n):
+    """The next part of n images and where it begins and ends; its sums, total and db, are zero."""
+    parts = len(total)
+    number = take(queue, parts)
+    if number < parts:
+        sums, row = total[number].reshape(-1), db[number]
+        sums[:] = 0
+        row[:] = 0
+    begin, end = part(number, parts, n, 1)
+    return number, begin, end
+
+
+@kernel
 def tile_products(V, U, M, n):
     """M_p = V_p U_p for the n images' tiles and each p; V (16, n or more, ..., c_in), M (16, n or more, ..., c_out)."""
     _, _, rows, columns, c_in = V.shape
@@ -60,9 +76,12 @@ def tile_products(V, U, M, n):
 
 
 @kernel
-def winograd(x, y, first, b, activation, h, U, P, V, M):
-    """y of `Winograd`."""
-    for start in range(0, len(x), len(h)):
+def winograd(queue, x, y, first, b, activation, h, U, P, Q, V, M):
+    """y of `Winograd`; Q is for the way back alone."""
+    own = queue[1]
+    h, P, V, M = h[own], P[own], V[own], M[own]
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to = h[:n] if first.size else y[block]
@@ -71,63 +90,83 @@ def winograd(x, y, first, b, activation, h, U, P, V, M):
         tile_products(V, U, M, n)
         untile(M, to)
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
-def winograd_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, U_back, P, Q, V, M):
+def winograd_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, U_back, P, Q, V, M):
     """total += Vᵀ M, V the tiles of x and M those of g; dx is the convolution of g by the kernel U_back."""
+    own = queue[1]
+    g, of_maxima, P, Q, V, M = g[own], of_maxima[own], P[own], Q[own], V[own], M[own]
     pixels, gradients = V.reshape(16, -1, x.shape[3]), M.reshape(16, -1, g.shape[3])
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        phases(x[block], P[:n])
-        phases(g[:n], Q[:n])
-        tiles(P[:n], V, WINDOW)
-        tiles(Q[:n], M, PLACES)
-        count = n * V.shape[2] * V.shape[3]
-        for p in range(16):
-            product_of_columns(pixels[p, :count], gradients[p, :count], total[p], bool(1))
-        if need_dx:
-            tiles(Q[:n], M, WINDOW)
-            tile_products(M, U_back, V, n)
-            untile(V, dx[block])
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            phases(x[block], P[:n])
+            phases(g[:n], Q[:n])
+            tiles(P[:n], V, WINDOW)
+            tiles(Q[:n], M, PLACES)
+            count = n * V.shape[2] * V.shape[3]
+            for p in range(16):
+                product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], bool(1))
+            if need_dx:
+                tiles(Q[:n], M, WINDOW)
+                tile_products(M, U_back, V, n)
+                untile(V, dx[block])
+        number, begin, end = next_part(queue, total, db, len(x))
 
 
 @kernel
-def upsampled(x, y, first, b, activation, h, W, factor, before, u, line):
+def upsampled(queue, x, y, first, b, activation, h, W, factor, before, u, line):
     """y of `Upsampled`; W (c_in, kh kw c_out)."""
-    for start in range(0, len(x), len(h)):
+    own = queue[1]
+    h, u, line = h[own], u[own], line[own]
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to = h[:n] if first.size else y[block]
         product(x[block].reshape(-1, len(W)), W, bool(0), u[:n].reshape(-1, W.shape[1]), bool(0))
         spread(u[:n], to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
-def upsampled_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, u, line):
+def upsampled_backward(
+    queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, u, line
+):
     """With du = spreadᵀ(g): total += xᵀ du, dx = du Wᵀ."""
+    own = queue[1]
+    g, of_maxima, u, line = g[own], of_maxima[own], u[own], line[own]
     c_in, cells = W.shape
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        spread_back(g[:n], u[:n], line, factor, before)
-        du = u[:n].reshape(-1, cells)
-        product_of_columns(x[block].reshape(-1, c_in), du, total, bool(1))
-        if need_dx:
-            product(du, W, bool(1), dx[block].reshape(-1, c_in), bool(0))
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            spread_back(g[:n], u[:n], line, factor, before)
+            du = u[:n].reshape(-1, cells)
+            product_of_columns(x[block].reshape(-1, c_in), du, total[number].reshape(c_in, cells), bool(1))
+            if need_dx:
+                product(du, W, bool(1), dx[block].reshape(-1, c_in), bool(0))
+        number, begin, end = next_part(queue, total, db, len(x))
 
 
 @kernel
-def upsampled_planes(x, y, first, b, activation, h, W, factor, before, room, line):
+def upsampled_planes(queue, x, y, first, b, activation, h, W, factor, before, room, line):
     """y of `UpsampledPlanes`; W (c_out, kh, kw, c_in)."""
+    own = queue[1]
+    h, room, line = h[own], room[own], line[own]
     channels, kh, kw, c_in = W.shape
     _, i_size, j_size, _ = x.shape
     cells = channels * kh * kw
-    for start in range(0, len(x), len(h)):
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to, pixels = h[:n] if first.size else y[block], n * i_size * j_size
@@ -135,112 +174,143 @@ def upsampled_planes(x, y, first, b, activation, h, W, factor, before, room, lin
         product(W.reshape(cells, c_in), x[block].reshape(pixels, c_in), bool(1), u.reshape(cells, pixels), bool(0))
         spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
 def upsampled_planes_backward(
-    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, room, line
+    queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, factor, before, room, line
 ):
     """With du = spreadᵀ(g): total += du x, dx = duᵀ W."""
+    own = queue[1]
+    g, of_maxima, room, line = g[own], of_maxima[own], room[own], line[own]
     channels, kh, kw, c_in = W.shape
     _, i_size, j_size, _ = x.shape
     cells = channels * kh * kw
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        pixels = n * i_size * j_size
-        u = room[: cells * pixels]
-        spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
-        du = u.reshape(cells, pixels)
-        product(du, x[block].reshape(pixels, c_in), bool(0), total.reshape(cells, c_in), bool(1))
-        if need_dx:
-            product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), bool(0))
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            pixels = n * i_size * j_size
+            u = room[: cells * pixels]
+            spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
+            du = u.reshape(cells, pixels)
+            product(du, x[block].reshape(pixels, c_in), bool(0), total[number].reshape(cells, c_in), bool(1))
+            if need_dx:
+                product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), bool(0))
+        number, begin, end = next_part(queue, total, db, len(x))
 
 
 @kernel
-def shifted(x, y, first, b, activation, h, W, before, room):
+def shifted(queue, x, y, first, b, activation, h, W, before, room):
     """y of `Planes`; W (kh, kw, 1, c_out)."""
+    own = queue[1]
+    h, room = h[own], room[own]
     cells, n_rows = W.shape[0] * W.shape[1], x.shape[1] * x.shape[2]
-    for start in range(0, len(x), len(h)):
+    pixels = x.reshape(x.shape[:3])
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to = h[:n] if first.size else y[block]
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
-        planes(x[block], P, W.shape[:2], before)
+        planes(pixels[block], P, W.shape[:2], before)
         product_of_columns(P, W.reshape(cells, -1), to.reshape(n * n_rows, -1), bool(0))
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
-def shifted_backward(x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, before, room):
+def shifted_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, before, room):
     """total += Pᵀ g, P the windows of x."""
-    cells, n_rows = total.shape[0] * total.shape[1], x.shape[1] * x.shape[2]
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
-        planes(x[block], P, total.shape[:2], before)
-        product(P, g[:n].reshape(n * n_rows, -1), bool(0), total.reshape(cells, -1), bool(1))
+    own = queue[1]
+    g, of_maxima, room = g[own], of_maxima[own], room[own]
+    cells, n_rows = total.shape[1] * total.shape[2], x.shape[1] * x.shape[2]
+    pixels = x.reshape(x.shape[:3])
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
+            planes(pixels[block], P, total.shape[1:3], before)
+            product(P, g[:n].reshape(n * n_rows, -1), bool(0), total[number].reshape(cells, -1), bool(1))
+        number, begin, end = next_part(queue, total, db, len(x))
 
 
 @kernel
-def windowed(x, y, first, b, activation, h, W, places, kernel_size, stride, before, room):
+def windowed(queue, x, y, first, b, activation, h, W, form, room):
     """y of `Windows`; W (kh kw c_in, c_out), P a row for each window."""
-    rows = places[0] * places[1]
-    for start in range(0, len(x), len(h)):
+    own = queue[1]
+    h, room = h[own], room[own]
+    rows = form[0][0] * form[0][1]
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to, P = h[:n] if first.size else y[block], room[: n * rows]
-        windows(x[block], P, places, kernel_size, stride, before)
+        windows(x[block], P, *form)
         product(P, W, bool(0), to.reshape(n * rows, -1), bool(0))
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
-def windowed_backward(
-    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, places, kernel_size, stride, before, room
-):
+def windowed_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, form, room):
     """total += Pᵀ g, dx = Pᵀ(g Wᵀ); the windows anew, for to keep them would take nine times the memory of x."""
-    rows = places[0] * places[1]
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
-        windows(x[block], P, places, kernel_size, stride, before)
-        product_of_columns(P, of_places, total, bool(1))
-        if need_dx:
-            product(of_places, W, bool(1), P, bool(0))
-            overlap_add(P, dx[block], places, kernel_size, stride, before)
+    own = queue[1]
+    g, of_maxima, room = g[own], of_maxima[own], room[own]
+    rows = form[0][0] * form[0][1]
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
+            windows(x[block], P, *form)
+            product_of_columns(P, of_places, total[number], bool(1))
+            if need_dx:
+                product(of_places, W, bool(1), P, bool(0))
+                overlap_add(P, dx[block], *form)
+        number, begin, end = next_part(queue, total, db, len(x))
 
 
 @kernel
-def stamped(x, y, first, b, activation, h, W, places, kernel_size, stride, before, room):
+def stamped(queue, x, y, first, b, activation, h, W, form, room):
     """y of `Stamps`; W (kh kw c_out, c_in), P a row for each pixel of x."""
+    own = queue[1]
+    h, room = h[own], room[own]
     pixels = x.shape[1] * x.shape[2]
-    for start in range(0, len(x), len(h)):
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to, P = h[:n] if first.size else y[block], room[: n * pixels]
         product(x[block].reshape(n * pixels, -1), W, bool(1), P, bool(0))
-        overlap_add(P, to, places, kernel_size, stride, before)
+        overlap_add(P, to, *form)
         finish(to, y[block], first[block], b, activation)
+        start = next_start(queue, len(x), len(h))
 
 
 @kernel
-def stamped_backward(
-    x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, places, kernel_size, stride, before, room
-):
+def stamped_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx, g, of_maxima, W, form, room):
     """With P = P(g): total += Pᵀ x, dx = P W."""
+    own = queue[1]
+    g, of_maxima, room = g[own], of_maxima[own], room[own]
     pixels = x.shape[1] * x.shape[2]
-    for start in range(0, len(x), len(g)):
-        block = slice(start, min(start + len(g), len(x)))
-        n = block.stop - start
-        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db, activation)
-        P = room[: n * pixels]
-        windows(g[:n], P, places, kernel_size, stride, before)
-        product_of_columns(P, x[block].reshape(n * pixels, -1), total, bool(1))
-        if need_dx:
-            product(P, W, bool(0), dx[block].reshape(n * pixels, -1), bool(0))
+    number, begin, end = next_part(queue, total, db, len(x))
+    while number < len(total):
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            n = block.stop - start
+            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+            P = room[: n * pixels]
+            windows(g[:n], P, *form)
+            product_of_columns(P, x[block].reshape(n * pixels, -1), total[number], bool(1))
+            if need_dx:
+                product(P, W, bool(0), dx[block].reshape(n * pixels, -1), bool(0))
+        number, begin, end = next_part(queue, total, db, len(x))

@@ -267,16 +267,6 @@ def slopes(queue, dy, y, g, sums, activation):
 
 
 @kernel
-def add_parts(sums, total, accumulate):
-    """total_k = Σ_p sums_pk, or total_k += it."""
-    for k in range(len(total)):
-        part = sums[0, k]
-        for p in range(1, len(sums)):
-            part += sums[p, k]
-        total[k] = total[k] + part if accumulate else part
-
-
-@kernel
 def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     """dW = xᵀ g, or dW += xᵀ g, and dx = g Wᵀ where it is needed.
 

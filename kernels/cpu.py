@@ -1,8 +1,7 @@
 """The `cpu` device: loops compiled by Numba that walk each array once, shared out to threads.
 
-Products are made of register tiles, with the passes around them (`compiled_products.py`); these and the other large
-kernels of a dense layer's step are cut into pieces for whoever is free (`spread.py`). Convolutions call BLAS, and share
-their work out by the rows of the examples to a team (`team.py`).
+Products are made of register tiles, with the passes around them (`compiled_products.py`, for images `cpu_images.py`);
+these and the other large kernels of a step are cut into pieces for whoever is free (`spread.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +20,9 @@ from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, a
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.steps import portions
-from minicvae.kernels.team import SerialBlas, Team, Work
 from minicvae.kernels.workspace import Workspace, aligned
 
-PER_NUMBER = 40  # multiply-adds of a product in the time in which a number is fetched, worked on and stored
 AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
-WORTH_SHARING = 3_000_000  # multiply-adds: 40 microseconds, against five for handing over
 NO_LABELS = np.empty((0, 0), np.int64)
 ALL_TERMS = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # no list: as `compiled_products.all_terms`
 
@@ -47,9 +43,12 @@ class Cpu(CpuImages):
         super().__init__()
         self.workspace = Workspace()
         self.recording = Recording()
-        self.team = Team()
-        self.blas = SerialBlas()
         self.helpers = Helpers()
+
+    @property
+    def threads(self) -> int:
+        """How many may share the work, this one among them."""
+        return self.helpers.size
 
     def begin_step(self) -> None:
         """From here on, arrays that kernels returned since the last `begin_step` may be overwritten."""
@@ -57,8 +56,6 @@ class Cpu(CpuImages):
 
     def end_steps(self) -> None:
         """Arrays that kernels return from here on belong to the caller for good."""
-        if self.workspace.shares:
-            self.blas.release()
         self.workspace.end()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -122,22 +119,6 @@ class Cpu(CpuImages):
         result = aligned(shape, dtype)
         result[...] = 0
         return result
-
-    def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
-        """work(start, stop) over `range(length)`, by the team where so many numbers and multiply-adds are worth it.
-
-        begin: BLAS keeps to one thread from here to the end of the loop of steps, and the team shares out what comes.
-        Without a loop BLAS shares its products out by itself.
-        """
-        if self.recording.notes is not None:
-            raise NotRecordableError("what a team does cannot be noted")
-        if begin and self.workspace.active and not self.workspace.shares:
-            self.blas.hold()
-            self.workspace.shares = True
-        if numbers * PER_NUMBER + products > WORTH_SHARING and self.workspace.shares:
-            self.team.share(work, length)
-        else:
-            work(0, length)
 
     def gather(self, images: Array, index: Array, dtype: Any) -> Array:
         """x = images[index], with uint8 pixels scaled to [0, 1], in one pass."""
@@ -203,7 +184,7 @@ class Cpu(CpuImages):
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
         sums = self.empty((compiled_products.PARTS, len(db)), db.dtype)
         self.run(compiled_products.slopes, dy, y, g, sums, compiled.ACTIVATION[activation])
-        self.call(compiled_products.add_parts, sums, db, accumulate)
+        self.call(compiled.add_parts, sums, db, accumulate, 0, len(db))
         dparts: list[Array | None] = []
         for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
             if isinstance(part, OneHot):

@@ -1,24 +1,35 @@
 """Convolutions on the `cpu` device: a few images at a time, so that what is laid out for them stays in the cache.
 
-`image_maps.py` has the ways in which a convolution is computed. Here they are run: each thread takes its examples in
-blocks, and does everything to a block that there is to do before the next, bias, activation and pooling included.
+`image_maps.py` has the ways in which a convolution is computed. Here they are run: the threads take images in blocks,
+and everything is done to a block that there is to do before the next, bias, activation and pooling included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import repeat
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from minicvae.kernels import compiled, compiled_images
+from minicvae.kernels import compiled, pieces
 from minicvae.kernels.convolution import Pair, is_convolution, span, turned
 from minicvae.kernels.image_maps import Backward, Forward, ImageMap, convolution, transposed
+from minicvae.kernels.recorded import assign
 from minicvae.kernels.reference import Array, Reference
-from minicvae.kernels.team import Work
 from minicvae.kernels.workspace import Scratch
 
 UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled
+
+PARTS = 8  # of the images, whose gradients are added up apart
+
+
+def images_of_block(way: ImageMap, n: int, dtype: np.dtype) -> int:
+    """How many images make a block: no more than there is room for, and all blocks of a part about as large."""
+    of_part = -(-n // PARTS)
+    blocks = -(-of_part // way.images(dtype.itemsize))
+    return -(-of_part // max(blocks, 1))
 
 
 class CpuImages(Reference):
@@ -28,12 +39,25 @@ class CpuImages(Reference):
         super().__init__()
         self.scratch = Scratch()
 
+    @property
+    def threads(self) -> int:
+        """How many may share the work."""
+        raise NotImplementedError
+
     def empty(self, shape: tuple[int, ...], dtype: object) -> Array:
         """Memory for a result."""
         raise NotImplementedError
 
-    def share(self, work: Work, length: int, numbers: int, products: int = 0, *, begin: bool = False) -> None:
-        """work(start, stop) over `range(length)`; begin: from here on by a team."""
+    def contiguous(self, x: Array) -> Array:
+        """x itself if it is C-contiguous, else a copy of it."""
+        raise NotImplementedError
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """function(*args), which changes some of its arguments."""
+        raise NotImplementedError
+
+    def run(self, kernel: Callable[..., None], *args: Any) -> None:
+        """The kernel in pieces, by all threads."""
         raise NotImplementedError
 
     def conv2d(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
@@ -139,15 +163,13 @@ class CpuImages(Reference):
 
     def _forward(self, way: ImageMap, x: Array, b: Array, activation: str, first: Array = UNPOOLED) -> Array:
         """y = f(K x + b), or of its maxima, whose places go to `first`."""
-        x = np.ascontiguousarray(x)
+        x = self.contiguous(x)
         y = self.empty(first.shape if first.size else (len(x), *way.size), b.dtype)
-        row_b = np.tile(b, y.shape[2])
-
-        def some(i: int, j: int) -> None:
-            h, room = self._room(way, j - i, x.dtype)
-            way.forward(Forward(x[i:j], y[i:j], first[i:j], row_b, compiled.ACTIVATION[activation], h), room)
-
-        self._share(way, some, len(x))
+        row_b = self.empty(y.shape[2:], b.dtype)
+        self.call(assign, row_b, b)
+        h, *room = self._room(way, images_of_block(way, len(x), x.dtype), x.dtype)
+        part = Forward(x, y, first, row_b.reshape(-1), compiled.ACTIVATION[activation], h)
+        self.run(way.forward, *part, *way.form(self), *room)
         return y
 
     def _backward(
@@ -164,71 +186,53 @@ class CpuImages(Reference):
         first: Array = UNPOOLED,
     ) -> Array | None:
         """The gradients of `_forward`, with K's own way back."""
-        x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
+        x, dy = self.contiguous(x), self.contiguous(dy)
         dx = self.empty(x.shape, dW.dtype) if need_dx else None
-        sums: dict[int, tuple[Array, Array]] = {}
-
-        def some(i: int, j: int) -> None:
-            sums[i] = total, row_db = np.zeros(way.sum_shape, dW.dtype), np.zeros(prod(y.shape[2:]), db.dtype)
-            g, room = self._room(way, j - i, x.dtype)
-            of_maxima = np.empty((len(g) if first.size else 0, *y.shape[1:]), g.dtype)
-            images = x[i:j], dy[i:j], y[i:j], first[i:j], compiled.ACTIVATION[activation]
-            back = (x if dx is None else dx)[i:j], need_dx
-            way.backward(Backward(*images, total, row_db, *back, g, of_maxima), room)
-
-        self._share(way, some, len(x), 1 + need_dx)
-        if not accumulate:
-            dW[...] = 0
-            db[...] = 0
-        for _, (total, row_db) in sorted(sums.items()):
-            dW += way.gradient(total)
-            db += row_db.reshape(-1, len(db)).sum(axis=0)
+        parts, images = min(PARTS, len(x)), images_of_block(way, len(x), x.dtype)
+        total, row_db = (self.empty((parts, *shape), dW.dtype) for shape in (way.sum_shape, (prod(y.shape[2:]),)))
+        g, of_maxima, *room = self._room(way, images, x.dtype, (images if first.size else 0, *y.shape[1:]))
+        back = total, row_db, x if dx is None else dx, need_dx, g, of_maxima
+        part = Backward(x, dy, y, first, compiled.ACTIVATION[activation], *back)
+        self.run(way.backward, *part, *way.form_back(self), *room)
+        sums = self.empty(way.sum_shape, dW.dtype)
+        self.run(pieces.add_parts, total.reshape(parts, -1), sums.reshape(-1), False)
+        gradient = way.gradient(self, sums)
+        self.call(*((np.add, dW, gradient, dW) if accumulate else (assign, dW, gradient)))
+        self.call(compiled.add_parts, row_db.reshape(-1, len(db)), db, accumulate, 0, len(db))
         return dx
 
-    def _room(self, way: ImageMap, n: int, dtype: np.dtype) -> tuple[Array, list[Array]]:
-        """This thread's memory for K x of a block of up to n images, and for what leads to it."""
-        images = min(way.images(dtype.itemsize), n)
-        h, *room = self.scratch.empty((images, *way.size), *way.room(images), dtype=dtype)
-        return h, room
-
-    def _share(self, way: ImageMap, work: Work, n: int, times: int = 1) -> None:
-        """work(start, stop) over n images, which takes each its products so many times."""
-        # Numba's products are of SciPy's BLAS, which has to be there when BLAS is held to one thread.
-        import scipy.linalg.cython_blas  # noqa: F401
-
-        self.share(work, n, n * way.numbers, n * way.products * times, begin=True)
+    def _room(self, way: ImageMap, images: int, dtype: np.dtype, *more: tuple[int, ...]) -> list[Array]:
+        """Each thread's memory for K x of a block, for what else is asked for, and for what leads there."""
+        shapes = (images, *way.size), *more, *way.room(images)
+        return self.scratch.empty(*((self.threads, *shape) for shape in shapes), dtype=dtype)
 
     def max_pool(self, x: Array, pool: Pair, stride: Pair) -> Array:
         """The largest pixel of each window."""
-        x = np.ascontiguousarray(x)
+        x = self.contiguous(x)
         h, w = (places for places, _, _ in map(span, x.shape[1:3], pool, stride, repeat("valid")))
         y = self.empty((len(x), h, w, x.shape[3]), x.dtype)
-        self.share(lambda i, j: compiled_images.max_pool(x[i:j], y[i:j], pool, stride), len(x), x.size)
+        self.run(pieces.max_pool, x, y, pool, stride)
         return y
 
     def max_pool_backward(self, dy: Array, x: Array, y: Array, pool: Pair, stride: Pair) -> Array:
         """dy at the first maximum of each window."""
-        dy, x, y = np.ascontiguousarray(dy), np.ascontiguousarray(x), np.ascontiguousarray(y)
+        dy, x, y = map(self.contiguous, (dy, x, y))
         dx = self.empty(x.shape, dy.dtype)
-        self.share(
-            lambda i, j: compiled_images.max_pool_backward(dy[i:j], x[i:j], y[i:j], dx[i:j], pool, stride),
-            len(x),
-            x.size,
-        )
+        self.run(pieces.max_pool_backward, dy, x, y, dx, pool, stride)
         return dx
 
     def upsample(self, x: Array, factor: Pair) -> Array:
         """Each pixel a block."""
-        x = np.ascontiguousarray(x)
+        x = self.contiguous(x)
         n, h, w, c = x.shape
         y = self.empty((n, h * factor[0], w * factor[1], c), x.dtype)
-        self.share(lambda i, j: compiled_images.upsample(x[i:j], y[i:j], factor), n, y.size)
+        self.run(pieces.upsample, x, y, factor)
         return y
 
     def upsample_backward(self, dy: Array, factor: Pair) -> Array:
         """The sum over each block."""
-        dy = np.ascontiguousarray(dy)
+        dy = self.contiguous(dy)
         n, h, w, c = dy.shape
         dx = self.empty((n, h // factor[0], w // factor[1], c), dy.dtype)
-        self.share(lambda i, j: compiled_images.upsample_backward(dy[i:j], dx[i:j], factor), n, dy.size)
+        self.run(pieces.upsample_backward, dy, dx, factor)
         return dx

@@ -9,21 +9,22 @@ multiplies it there. Where the kernel allows, there are shorter ways to the same
     Winograd      3x3, stride 1: 16 products for 4 pixels in place of 36
     Upsampled     stride 1, the image upsampled before: products at the low resolution; as planes for few channels out
 
-A map is made for one call, of the whole batch's shape and the kernel W, and run by several threads at once, each on a
-part of the images: a block of a few at a time, of which `images` are as many as the cache has room for.
+A map is made for one call, of the whole batch's shape and the kernel W. `compiled_maps.py` has its loops, over blocks
+of as many `images` as the cache has room for.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from collections.abc import Callable
 from itertools import repeat
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from minicvae.kernels import compiled_maps
+from minicvae.kernels.compiled_products import product, product_of_columns
 from minicvae.kernels.convolution import Pair, is_convolution, span, transposed_size, turned
 from minicvae.kernels.reference import Array
 
@@ -34,43 +35,68 @@ FEW = 4  # channels: fewer are too short a run for the loops over tiles
 
 
 class Forward(NamedTuple):
-    """What a thread makes y of: y = f(h + b), h = K x, or of the maxima of h."""
+    """What y is made of: y = f(h + b), h = K x, or of the maxima of h."""
 
     x: Array  # (n, h, w, c_in)
     y: Array  # (n, i, j, c_out)
     first: Array  # the places of the maxima, shaped as y; empty where y is not pooled
     b: Array  # (j c_out,): of a row of y, which is a longer run than a pixel
     activation: int  # as `compiled.ACTIVATION` has it
-    h: Array  # room for a block of images
+    h: Array  # room for each thread's block of images
 
 
 class Backward(NamedTuple):
-    """What a thread adds up: total += dL/dK, db += Σ g, and dx = Kᵀ g if that is needed, with g = dL/dh."""
+    """What is made of dy: of each part of the images total = dL/dK and db = Σ g; and dx = Kᵀ g if that is needed.
+
+    g = dL/dh.
+    """
 
     x: Array
     dy: Array
     y: Array
     first: Array
     activation: int
-    total: Array
-    db: Array  # (j c_out,), of a row
+    total: Array  # (parts, *sum_shape)
+    db: Array  # (parts, j c_out), of a row
     dx: Array  # any array if it is not needed
     need_dx: bool
-    g: Array  # room for a block of images
+    g: Array  # room for each thread's block of images
     of_maxima: Array  # room for g where the maxima are; empty where y is not pooled
+
+
+class Maker(Protocol):
+    """Who gives memory, and calls functions now and whenever what is being done is done again (`cpu.py`)."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array."""
+
+    def contiguous(self, x: Array) -> Array:
+        """x itself if it is C-contiguous, else a copy of it."""
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """function(*args), which changes some of its arguments."""
 
 
 class ImageMap(ABC):
     """y = f(K x + b) on images (n, h, w, c), pooled or not; the kernel's gradient is gathered in `total`.
 
-    size (h, w, c_out) of K x; numbers: what is laid out on the way, for an image; products: its multiply-adds;
-    sum_shape: of `total`, the map's own layout.
+    size (h, w, c_out) of K x; numbers: what is laid out on the way, for an image; sum_shape: of `total`, the map's own
+    layout; forward, backward: kernels of `compiled_maps`.
     """
 
     size: tuple[int, int, int]
     numbers: int
-    products: int
     sum_shape: tuple[int, ...]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+
+    @abstractmethod
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """The arguments of `forward` that are the map's own: W as the map wants it, and how things lie."""
+
+    def form_back(self, k: Maker) -> tuple[Any, ...]:
+        """Those of `backward`."""
+        return self.form(k)
 
     def images(self, itemsize: int) -> int:
         """How many images make a block."""
@@ -78,18 +104,10 @@ class ImageMap(ABC):
 
     @abstractmethod
     def room(self, images: int) -> list[tuple[int, ...]]:
-        """The shapes of the arrays to lay things out in, for a block of so many images."""
+        """The shapes of the arrays to lay a block of so many images out in."""
 
     @abstractmethod
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """Writes y and `first`."""
-
-    @abstractmethod
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """Adds to `total` and db, writes dx."""
-
-    @abstractmethod
-    def gradient(self, total: Array) -> Array:
+    def gradient(self, k: Maker, total: Array) -> Array:
         """dW of a total."""
 
 
@@ -125,49 +143,42 @@ class _Definition(ImageMap):
         (i, top, _), (j, left, _) = map(span, image, kernel, stride, repeat(padding))
         self.rows, self.depth = i * j, prod(W.shape[:3])  # windows of an image, numbers in a window
         self.settings = (i, j), kernel, stride, (top, left)
-        self.W, self.shape = np.ascontiguousarray(W).reshape(self.depth, -1), W.shape
-        self.size = size or (i, j, W.shape[3])
-        self.sum_shape = self.W.shape
-        self.numbers, self.products = self.rows * self.depth, self.rows * W.size
+        self.W, self.size = W, size or (i, j, W.shape[3])
+        self.sum_shape = self.depth, W.shape[3]
+        self.numbers = self.rows * self.depth
+
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """W as a matrix."""
+        return k.contiguous(self.W).reshape(self.sum_shape), self.settings
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """Windows."""
         return [(images * self.rows, self.depth)]
 
-    def gradient(self, total: Array) -> Array:
+    def gradient(self, k: Maker, total: Array) -> Array:
         """As it is."""
-        return total.reshape(self.shape)
+        return total.reshape(self.W.shape)
 
 
 class Windows(_Definition):
     """h = P(x) W: the windows gathered, then a product. dW = P(x)ᵀ g, dx = Pᵀ(g Wᵀ)."""
 
+    forward = staticmethod(compiled_maps.windowed)
+    backward = staticmethod(compiled_maps.windowed_backward)
+
     def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
         super().__init__(W, x.shape[1:3], None, stride, padding)
-
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """The product of the windows."""
-        compiled_maps.windowed(*part, self.W, *self.settings, *room)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """The products of the windows, and of what they give back."""
-        compiled_maps.windowed_backward(*part, self.W, *self.settings, *room)
 
 
 class Stamps(_Definition):
     """h = Pᵀ(x Wᵀ): every pixel's stamps, then added up. With P = P(g): dW = Pᵀ x, dx = P W."""
 
+    forward = staticmethod(compiled_maps.stamped)
+    backward = staticmethod(compiled_maps.stamped_backward)
+
     def __init__(self, x: Array, W: Array, stride: Pair, padding: str) -> None:
         h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding))
         super().__init__(W, (h, w), (h, w, W.shape[2]), stride, padding)
-
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """The product, then its sums."""
-        compiled_maps.stamped(*part, self.W, *self.settings, *room)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """The windows of g, and their products."""
-        compiled_maps.stamped_backward(*part, self.W, *self.settings, *room)
 
 
 class Planes(ImageMap):
@@ -177,26 +188,29 @@ class Planes(ImageMap):
     is no way back to x.
     """
 
+    forward = staticmethod(compiled_maps.shifted)
+    backward = staticmethod(compiled_maps.shifted_backward)
+
     def __init__(self, x: Array, W: Array) -> None:
         h, w = x.shape[1:3]
         (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat("same"))
-        self.W, self.before, self.size = np.ascontiguousarray(W), (top, left), (h, w, W.shape[3])
+        self.W, self.before, self.size = W, (top, left), (h, w, W.shape[3])
         self.sum_shape, self.planes = W.shape, h * w * prod(W.shape[:2])
-        self.numbers, self.products = self.planes + 2 * h * w * W.shape[3], h * w * W.size
+        self.numbers = self.planes + 2 * h * w * W.shape[3]
+
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """W, and where the image begins."""
+        return k.contiguous(self.W), self.before
+
+    def form_back(self, k: Maker) -> tuple[Any, ...]:
+        """Where the image begins."""
+        return (self.before,)
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """Planes."""
         return [(images * self.planes,)]
 
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """h = P W."""
-        compiled_maps.shifted(*part._replace(x=part.x[..., 0]), self.W, self.before, room[0])
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """dW = Pᵀ g."""
-        compiled_maps.shifted_backward(*part._replace(x=part.x[..., 0]), self.before, *room)
-
-    def gradient(self, total: Array) -> Array:
+    def gradient(self, k: Maker, total: Array) -> Array:
         """As it is."""
         return total
 
@@ -219,6 +233,9 @@ class Winograd(ImageMap):
     dW = Gᵀ dU G. dx is the convolution of g with the turned kernel, the same way. Winograd 1980; Lavin and Gray 2015.
     """
 
+    forward = staticmethod(compiled_maps.winograd)
+    backward = staticmethod(compiled_maps.winograd_backward)
+
     G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     G_BOTH = np.kron(G, G)  # (16, 9): along both axes at once
 
@@ -229,21 +246,20 @@ class Winograd(ImageMap):
         self.W, self.size = W, (h, w, W.shape[3])
         self.sum_shape = 16, *W.shape[2:]
         self.numbers = 16 * prod(self.half) * (c_in + W.shape[3])
-        self.products = self.numbers * c_in * W.shape[3] // (c_in + W.shape[3])
 
-    def tiles(self, W: Array) -> Array:
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """U."""
+        return (self._tiles(k, self.W),)
+
+    def form_back(self, k: Maker) -> tuple[Any, ...]:
+        """U of the kernel that takes g to dx."""
+        return (self._tiles(k, turned(self.W)),)
+
+    def _tiles(self, k: Maker, W: Array) -> Array:
         """U (16, c_in, c_out)."""
-        return (self.both @ np.ascontiguousarray(W).reshape(9, -1)).reshape(16, *W.shape[2:])
-
-    @cached_property
-    def U(self) -> Array:
-        """Of the kernel."""
-        return self.tiles(self.W)
-
-    @cached_property
-    def U_back(self) -> Array:
-        """Of the kernel that takes g to dx."""
-        return self.tiles(turned(self.W))
+        U = k.empty((16, *W.shape[2:]), W.dtype)
+        k.call(product, self.both, k.contiguous(W).reshape(9, -1), False, U.reshape(16, -1), False)
+        return U
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """Phases and tiles of both sides."""
@@ -252,18 +268,11 @@ class Winograd(ImageMap):
         phases = [(images, 2 * rows + 2, 2, columns + 1, c) for c in channels]
         return [*phases, *((16, images, rows, columns, c) for c in channels)]
 
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """Into the tiles, a product for each of their 16 numbers, and back."""
-        P, _, V, M = room
-        compiled_maps.winograd(*part, self.U, P, V, M)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """dU = Vᵀ A g Aᵀ, and dx by the same tiles."""
-        compiled_maps.winograd_backward(*part, self.U_back, *room)
-
-    def gradient(self, total: Array) -> Array:
+    def gradient(self, k: Maker, total: Array) -> Array:
         """dW = (G ⊗ G)ᵀ dU."""
-        return (self.both.T @ total.reshape(16, -1)).reshape(self.W.shape)
+        dW = k.empty(self.W.shape, self.W.dtype)
+        k.call(product_of_columns, self.both, total.reshape(16, -1), dW.reshape(9, -1), False)
+        return dW
 
 
 class Upsampled(ImageMap):
@@ -278,32 +287,30 @@ class Upsampled(ImageMap):
     transpose of that sum, du = spreadᵀ(g):  dW = xᵀ du,  dx = du Wᵀ.
     """
 
+    forward = staticmethod(compiled_maps.upsampled)
+    backward = staticmethod(compiled_maps.upsampled_backward)
+
     def __init__(self, x: Array, W: Array, padding: str, factor: Pair) -> None:
         h, w = (size * f for size, f in zip(x.shape[1:3], factor, strict=True))
         (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding))
-        self.W = np.ascontiguousarray(W.transpose(self.axes))
-        self.sum_shape, self.shape, self.size = self.W.shape, W.shape, (i, j, W.shape[3])
+        self.W, self.size = W.transpose(self.axes), (i, j, W.shape[3])
+        self.sum_shape = self.W.shape
         self.pixels, self.settings = x.shape[1:3], (factor, (top, left))
         self.cells = W.size // W.shape[2]
-        self.numbers, self.products = prod(self.pixels) * self.cells, prod(self.pixels) * W.size
+        self.numbers = prod(self.pixels) * self.cells
 
     axes = (2, 0, 1, 3)  # of W, as it is laid out for the product
 
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """W (c_in, kh kw c_out)."""
+        return k.contiguous(self.W).reshape(-1, self.cells), *self.settings
+
     def room(self, images: int) -> list[tuple[int, ...]]:
         """u (n, i, j, kh, kw, c_out), and a row of sums."""
-        kh, kw, _, c_out = self.shape
+        _, kh, kw, c_out = self.sum_shape
         return [(images, *self.pixels, kh, kw, c_out), (self.pixels[1], kw * c_out)]
 
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """The product, spread out."""
-        compiled_maps.upsampled(*part, self.W.reshape(-1, self.cells), *self.settings, *room)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """g gathered, and its products."""
-        W, total = self.W.reshape(-1, self.cells), part.total.reshape(-1, self.cells)
-        compiled_maps.upsampled_backward(*part._replace(total=total), W, *self.settings, *room)
-
-    def gradient(self, total: Array) -> Array:
+    def gradient(self, k: Maker, total: Array) -> Array:
         """Its axes back in their places."""
         return total.transpose(np.argsort(self.axes))
 
@@ -311,16 +318,15 @@ class Upsampled(ImageMap):
 class UpsampledPlanes(Upsampled):
     """`Upsampled` for few channels out: u as planes, whose rows are longer runs than a pixel's channels."""
 
+    forward = staticmethod(compiled_maps.upsampled_planes)
+    backward = staticmethod(compiled_maps.upsampled_planes_backward)
+
     axes = (3, 0, 1, 2)
+
+    def form(self, k: Maker) -> tuple[Any, ...]:
+        """W (c_out, kh, kw, c_in)."""
+        return k.contiguous(self.W), *self.settings
 
     def room(self, images: int) -> list[tuple[int, ...]]:
         """u (c_out, kh, kw, n, i, j), flat, and a row of sums."""
         return [(images * prod(self.pixels) * self.cells,), (self.pixels[1],)]
-
-    def forward(self, part: Forward, room: list[Array]) -> None:
-        """The product, spread out."""
-        compiled_maps.upsampled_planes(*part, self.W, *self.settings, *room)
-
-    def backward(self, part: Backward, room: list[Array]) -> None:
-        """g gathered, and its products."""
-        compiled_maps.upsampled_planes_backward(*part, self.W, *self.settings, *room)

@@ -1,4 +1,4 @@
-"""Kernels of `compiled.py` in pieces of some rows, which each of the threads that share the work takes from a queue.
+"""Kernels of `compiled.py` and `compiled_images.py` in pieces, which all threads that share the work take from a queue.
 
 Numbers come as Python's, in double precision, and are rounded here.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels import compiled
+from minicvae.kernels import compiled, compiled_images
 from minicvae.kernels.compiler import kernel
 from minicvae.kernels.spread import take
 
-ROWS, NUMBERS = 8, 2**14  # of a piece: rows of pixels, numbers of a flat array
+ROWS, NUMBERS = 8, 2**14  # of a piece: rows of pixels, numbers of a flat array; of images one is a piece
 
 
 @kernel
@@ -69,6 +69,52 @@ def scale_rows(queue, rows, scale, y):
         j = i + ROWS
         compiled.scale_rows(rows[i:j], scale[i:j], y[i:j])
         i = next_start(queue, len(y), ROWS)
+
+
+@kernel
+def add_parts(queue, sums, total, accumulate):
+    """As `compiled.add_parts`."""
+    i = next_start(queue, len(total), NUMBERS)
+    while i < len(total):
+        compiled.add_parts(sums, total, accumulate, i, min(i + NUMBERS, len(total)))
+        i = next_start(queue, len(total), NUMBERS)
+
+
+@kernel
+def max_pool(queue, x, y, pool, stride):
+    """As `compiled_images.max_pool`."""
+    i = take(queue, len(x))
+    while i < len(x):
+        compiled_images.max_pool(x[i : i + 1], y[i : i + 1], pool, stride)
+        i = take(queue, len(x))
+
+
+@kernel
+def max_pool_backward(queue, dy, x, y, dx, pool, stride):
+    """As `compiled_images.max_pool_backward`."""
+    i = take(queue, len(x))
+    while i < len(x):
+        j = i + 1
+        compiled_images.max_pool_backward(dy[i:j], x[i:j], y[i:j], dx[i:j], pool, stride)
+        i = take(queue, len(x))
+
+
+@kernel
+def upsample(queue, x, y, factor):
+    """As `compiled_images.upsample`."""
+    i = take(queue, len(x))
+    while i < len(x):
+        compiled_images.upsample(x[i : i + 1], y[i : i + 1], factor)
+        i = take(queue, len(x))
+
+
+@kernel
+def upsample_backward(queue, dy, dx, factor):
+    """As `compiled_images.upsample_backward`."""
+    i = take(queue, len(dx))
+    while i < len(dx):
+        compiled_images.upsample_backward(dy[i : i + 1], dx[i : i + 1], factor)
+        i = take(queue, len(dx))
 
 
 @kernel

@@ -96,6 +96,10 @@ class Noted(np.lib.mixins.NDArrayOperatorsMixin):
         """A view of another shape."""
         return self._view(self.array.reshape(*shape))
 
+    def transpose(self, *axes: int) -> Noted:
+        """A view with its axes in another order."""
+        return self._view(self.array.transpose(*axes))
+
     def _view(self, found: np.ndarray) -> Noted:
         if found.size and not np.may_share_memory(found, self.array):
             raise NotRecordableError("not a view: its numbers would be those of this step")

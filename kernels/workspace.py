@@ -37,7 +37,6 @@ class Workspace(threading.local):
     def __init__(self) -> None:
         self._arrays: list[np.ndarray] = []
         self._next = -1  # -1: not inside a loop of steps
-        self.shares = False  # whether the loop shares its work out to a team
 
     @property
     def active(self) -> bool:
@@ -50,7 +49,7 @@ class Workspace(threading.local):
 
     def end(self) -> None:
         """The loop of steps is over: its arrays are let go, and requests get fresh memory."""
-        self._arrays, self._next, self.shares = [], -1, False
+        self._arrays, self._next = [], -1
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array that begins at a cache line."""

@@ -21,7 +21,7 @@ __all__ = ["Kernel", "profile", "step_operations"]
 
 Arguments = Mapping[str, Any]
 HOUSEKEEPING = {
-    *("array", "begin_step", "empty", "end_steps", "feed", "goes_on", "load", "read", "repeated", "share", "steps"),
+    *("array", "begin_step", "empty", "end_steps", "feed", "goes_on", "load", "read", "repeated", "run", "steps"),
     *("call", "concatenate", "contiguous", "describe", "launch", "rows", "to_numpy", "wait", "whole", "zeros"),
 }
 
