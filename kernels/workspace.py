@@ -38,11 +38,6 @@ class Workspace(threading.local):
         self._arrays: list[np.ndarray] = []
         self._next = -1  # -1: not inside a loop of steps
 
-    @property
-    def active(self) -> bool:
-        """Whether this thread is inside a loop of steps."""
-        return self._next >= 0
-
     def begin(self) -> None:
         """A step begins: the arrays of the step before may be overwritten."""
         self._next = 0

@@ -25,6 +25,8 @@ from minicvae.randomness import Purpose, generator
 
 __all__ = ["compile_ahead"]
 
+ROWS, WIDTH = 64, 256  # examples and units: large enough for every kernel to be wanted (`zeros.WORTH_LISTING`)
+
 
 class _First(event.Listener):
     """Calls a function when Numba begins to compile something for the first time."""
@@ -66,13 +68,14 @@ def compile_ahead(preset: str, dtype: str) -> None:
 
 def _back(dtype: np.dtype) -> None:
     """The kernels of the update, of the sampling's backward and of a dense layer's, and some of the forward's."""
-    kernels, eps = load("cpu"), np.zeros((1, 2, 2), dtype)
-    x, W, labels = np.zeros((2, 2), dtype), Parameter((4, 2), "zeros"), OneHot(np.zeros(2, np.int64), 2)
+    kernels, eps = load("cpu"), np.zeros((1, ROWS, WIDTH), dtype)
+    x, labels = np.zeros((ROWS, WIDTH), dtype), OneHot(np.zeros(ROWS, np.int64), 2)
+    W = Parameter((WIDTH + 2, WIDTH), "zeros")
     parameters = Parameters([("W", W)], kernels, dtype)
     update = get("adam").start(parameters, kernels)
-    dW, db = np.zeros((4, 2), dtype), np.zeros(2, dtype)
+    dW, db = np.zeros((WIDTH + 2, WIDTH), dtype), np.zeros(WIDTH, dtype)
     update(0.0)
-    kernels.scale_rows(x, np.zeros(2, dtype))
+    kernels.scale_rows(x, np.zeros(ROWS, dtype))
     kernels.reparameterise_backward(eps, x, eps)
     kernels.elbo(x, x, 1.0, 0.0)  # this and the next are of the forward, whose process has more to do
     kernels.sigmoid(x)
@@ -83,7 +86,10 @@ def _back(dtype: np.dtype) -> None:
 def _forward(preset: str, dtype: str) -> None:
     """The kernels of a model's forward, and of its pictures."""
     model = build(preset, dtype=dtype)
-    images, c = np.zeros((2, *model.image_shape), np.uint8), draw(model.condition, 2, generator(0, Purpose.SHUFFLE))
+    images, c = (
+        np.zeros((ROWS, *model.image_shape), np.uint8),
+        draw(model.condition, ROWS, generator(0, Purpose.SHUFFLE)),
+    )
     model.evaluate(images, c)
     model.generate(c)
 

@@ -16,10 +16,12 @@ import numpy as np
 from minicvae import build
 from minicvae.cli import ahead
 from minicvae.conditions import draw
-from minicvae.kernels import compiled, shared
+from minicvae.kernels import compiled, compiled_products, pieces, zeros
+
+MODULES = compiled, compiled_products, pieces, zeros
 
 def compiled_for():
-    kernels = [k for module in (compiled, shared) for k in vars(module).values() if hasattr(k, "nopython_signatures")]
+    kernels = [k for module in MODULES for k in vars(module).values() if hasattr(k, "nopython_signatures")]
     return {(k.__module__, k.__name__, str(s)) for k in kernels for s in k.nopython_signatures}
 
 preset, dtype = sys.argv[1:]
@@ -69,7 +71,7 @@ def compile_ahead(monkeypatch, back, cores=2, path="somewhere", start=Process):
         return started[-1]
 
     adam = SimpleNamespace(stats=SimpleNamespace(cache_path=path))
-    monkeypatch.setattr(ahead, "shared", SimpleNamespace(adam=adam))
+    monkeypatch.setattr(ahead, "pieces", SimpleNamespace(adam=adam))
     monkeypatch.setattr(ahead, "cores", lambda: cores)
     monkeypatch.setattr(ahead.subprocess, "Popen", popen)
     monkeypatch.setattr(ahead, "_back", back)

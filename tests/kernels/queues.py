@@ -3,7 +3,9 @@
 import numpy as np
 
 from minicvae.kernels import zeros
+from minicvae.kernels.compiled_products import part
 from minicvae.kernels.spread import LINE
+from minicvae.kernels.tiles import ROWS
 
 
 def own_queue(taken=0, shares=1, own=0):
@@ -14,7 +16,13 @@ def own_queue(taken=0, shares=1, own=0):
 
 
 def kept_terms(x, columns):
-    """What `zeros.of_columns` or `zeros.of_rows` lists of x."""
-    lists = zeros.room(*(x.shape[::-1] if columns else x.shape))
-    (zeros.of_columns if columns else zeros.of_rows)(own_queue(), x, *lists)
-    return lists
+    """The terms of x W, or of xᵀ g, in which not all rows of a tile are zero, however many they are."""
+    left = x.T if columns else x
+    terms, counts = (np.zeros(*wanted) for wanted in zeros.room(*left.shape))
+    for t in range(len(terms)):
+        lit = (left[t * ROWS : (t + 1) * ROWS] != 0).any(axis=0)
+        for block in range(counts.shape[1]):
+            begin, end = part(block, counts.shape[1], left.shape[1], 1)
+            kept = np.flatnonzero(lit[begin:end])
+            terms[t, begin : begin + len(kept)], counts[t, block] = kept, len(kept)
+    return terms, counts

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicvae.kernels import OneHot, Reference, load, shared
+from minicvae.kernels import OneHot, Reference, load, pieces
 from minicvae.kernels.cpu import Cpu
 from minicvae.kernels.cuda import Cuda
 from minicvae.kernels.pieces import NUMBERS
@@ -485,7 +485,7 @@ def test_settings_of_another_type_are_not_compiled_anew(rate, none):
     k = load("cpu")
     k.adam(value, grad, *moments, 1, 0.5, 0.9, 0.999, 1e-8, 0.0)
     k.sgd(value, grad, moments[0], 0.5, 0.0, False, 0.0)
-    compiled = [len(getattr(kernel, "signatures", ())) for kernel in (shared.adam, shared.sgd)]
+    compiled = [len(getattr(kernel, "signatures", ())) for kernel in (pieces.adam, pieces.sgd)]
     k.adam(value, grad, *moments, 1, rate, none, 0.999, 1e-8, none)
     k.sgd(value, grad, moments[0], rate, none, bool(none), none)
-    assert [len(getattr(kernel, "signatures", ())) for kernel in (shared.adam, shared.sgd)] == compiled
+    assert [len(getattr(kernel, "signatures", ())) for kernel in (pieces.adam, pieces.sgd)] == compiled

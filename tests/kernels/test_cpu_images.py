@@ -1,12 +1,18 @@
 """Convolutions block by block and shared out: many images give what the reference gives for all of them at once."""
 
 from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minicvae.kernels import Reference, load
 from minicvae.kernels import image_maps as module
+from minicvae.kernels.cpu import Cpu
+from minicvae.kernels.cpu_images import PARTS, images_of_block
+from minicvae.kernels.spread import Helpers
 
 reference = Reference()
 
@@ -31,22 +37,16 @@ def test_blocks_of_images_shared_out_give_what_all_at_once_give(
     monkeypatch, kind, channels, stride, padding, accumulate
 ):
     monkeypatch.setattr(module, "BLOCK", 40_000)  # a few images
-    monkeypatch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
-    shared = []
-    k, plain = load("cpu"), load("cpu").team.share
-    monkeypatch.setattr(k.team, "share", lambda work, length: (shared.append(length), plain(work, length)))
-    arguments = 23, channels, stride, padding, accumulate
+    k, arguments = load("cpu"), (23, channels, stride, padding, accumulate)
     with k.steps() as begin_step:
         begin_step()
         found = results(k, kind, np.random.default_rng(1), *arguments)
-    assert shared.count(23) == 2
     truth = results(reference, kind, np.random.default_rng(1), *arguments)
     for a, b in zip(found, truth, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
-def test_pooling_and_upsampling_shared_out_give_what_the_reference_gives(monkeypatch):
-    monkeypatch.setattr("minicvae.kernels.cpu.WORTH_SHARING", 0)
+def test_pooling_and_upsampling_shared_out_give_what_the_reference_gives():
     rng, k = np.random.default_rng(0), load("cpu")
     x = rng.integers(0, 4, (11, 7, 9, 5)).astype(float)  # many ties
     found = []
@@ -77,46 +77,48 @@ def drawn(rng, n=7):
     return rng.standard_normal((n, 8, 9, 2)), rng.standard_normal((3, 2, 2, 5)), rng.standard_normal(5)
 
 
+@given(n=st.integers(1, 300), room=st.integers(1, 40))
+def test_blocks_have_room_and_share_a_part_of_the_images_evenly(n, room):
+    way = SimpleNamespace(images=lambda itemsize: room)
+    images, of_part = images_of_block(way, n, np.dtype(np.float32)), -(-n // PARTS)
+    assert 1 <= images <= room
+    blocks = -(-of_part // images)
+    assert blocks == -(-of_part // room)  # as few as there is room for
+    assert images == -(-of_part // blocks)  # and none much smaller than the others
+
+
 @pytest.mark.parametrize("pool", [None, (2, 2)])
-def test_each_part_of_the_images_has_room_for_a_block_of_its_own_and_no_more(monkeypatch, pool):
-    k, images, parts, rooms, runs = load("cpu"), 3, [(0, 1), (1, 3), (3, 7)], [], set()
-    monkeypatch.setattr(module.ImageMap, "images", lambda self, itemsize: images)
-    monkeypatch.setattr(k, "share", lambda work, *cost, **how: [work(*part) for part in parts])
+@given(n=st.integers(1, 30), room=st.integers(1, 4), threads=st.integers(1, 3))
+def test_each_thread_has_room_for_a_block_of_its_own_and_each_part_sums_of_its_own(pool, n, room, threads):
+    k, rooms, runs = Cpu(), [], []
+    k.helpers = Helpers(threads)
+    arrays = drawn(np.random.default_rng(n), n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.ImageMap, "images", lambda self, itemsize: room)
+        run = k.run
 
-    def recorded(name):
-        run = getattr(module.Windows, name)
+        def recorded(kernel, *args):
+            if "windowed" in kernel.__name__:
+                forward = kernel.__name__ == "windowed"
+                part = (module.Forward if forward else module.Backward)._make(args[: 6 if forward else 11])
+                block = part.h if forward else part.g
+                maxima = block if forward else part.of_maxima
+                rooms.append([len(block), *(a.shape[1] for a in (block, maxima)), len(args[-1])])
+                runs.append(len(part.b) if forward else part.db.shape[1])
+                if not forward:
+                    assert len(part.total) == len(part.db) == min(PARTS, n)
+            run(kernel, *args)
 
-        def wrapped(self, part, room):
-            block = part.h if name == "forward" else part.g
-            maxima = len(block) if name == "forward" else len(part.of_maxima)
-            rooms.append((len(part.x), len(block), maxima, len(room[0]) / self.rows))
-            runs.add(len(part.b if name == "forward" else part.db))
-            return run(self, part, room)
-
-        monkeypatch.setattr(module.Windows, name, wrapped)
-
-    recorded("forward")
-    recorded("backward")
-    arrays = drawn(np.random.default_rng(0))
-    found = pooled_or_not(k, pool, *arrays)
-    blocks = [(j - i, min(j - i, images)) for i, j in parts]
-    expected = [(n, block, block, block) for n, block in blocks]
-    expected += [(n, block, block if pool else 0, block) for n, block in blocks]
-    assert rooms == expected
-    assert runs == {prod(found[0].shape[2:])}  # a row of an image: pixel by pixel, biases would be slow to add
+        patch.setattr(k, "run", recorded)
+        found = pooled_or_not(k, pool, *arrays)
+        images = images_of_block(SimpleNamespace(images=lambda itemsize: room), n, np.dtype(float))
+    forward = [images, images, threads]
+    assert [r[1:] for r in rooms] == [forward, [images, images if pool else 0, threads]]
+    assert [r[0] for r in rooms] == [threads] * 2
+    # A row of an image: pixel by pixel, biases would be slow to add.
+    assert runs == [prod(k.conv2d(*arrays, "tanh", (1, 1), "valid").shape[2:]) // (2 if pool else 1)] * 2
     for a, b in zip(found, pooled_or_not(reference, pool, *arrays), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("need_dx", [False, True])
-def test_the_way_back_to_the_images_counts_as_much_as_that_to_the_weights(monkeypatch, need_dx):
-    k, costs = load("cpu"), []
-    monkeypatch.setattr(k, "share", lambda work, n, *cost, **how: costs.append((n, *cost)) or work(0, n))
-    (x, W, b), settings = drawn(np.random.default_rng(0)), ("tanh", (1, 1), "valid")
-    y = k.conv2d(x, W, b, *settings)
-    k.conv2d_backward(np.ones_like(y), x, y, W, *settings, np.zeros_like(W), np.zeros_like(b), False, need_dx)
-    way, n = module.convolution(x, W, (1, 1), "valid"), len(x)
-    assert costs == [(n, n * way.numbers, n * way.products * times) for times in (1, 1 + need_dx)]
 
 
 @pytest.mark.parametrize("pool", [(2, 2), (3, 2), (2, 3), (1, 1)])

@@ -246,8 +246,6 @@ def test_an_interruption_ends_the_recording():
 def test_what_is_not_done_again_is_refused():
     k = Cpu()
     k.recording.notes = Notes(Workspace())
-    with pytest.raises(NotRecordableError, match="a team"):
-        k.share(lambda start, stop: None, 4, 4)
     with pytest.raises(NotRecordableError, match="zero again"):
         k.zeros((2,), np.float32)
 
@@ -258,6 +256,10 @@ def test_a_noted_array_knows_its_layout():
     assert (x.shape, x.dtype, x.ndim, x.size, len(x), x.flags.c_contiguous) == ((2, 3), np.float32, 2, 6, 2, True)
     assert not x[:, 1:].flags.c_contiguous
     assert (x[1].shape, x[1, 2].shape, x[None].shape, x[:0].shape) == ((3,), (), (1, 2, 3), (0, 3))
+    assert x.transpose(1, 0).shape == (3, 2)
+    assert np.shares_memory(x.transpose(1, 0).array, array)
+    with pytest.raises(NotRecordableError, match="not a view"):
+        x.transpose(1, 0).reshape(6)
     assert np.shares_memory(x[1].array, array)
     assert (x.reshape(3, 2).shape, x.reshape((6,)).shape) == ((3, 2), (6,))
     larger = noted(np.arange(24).reshape(2, 3, 4))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from minicvae.kernels.cpu import Cpu
-from minicvae.kernels.spread import FRAME, LINE, MOST, OPEN, TAKEN, Helpers, add, alone, cores, read, spread, take
+from minicvae.kernels.job import Job
+from minicvae.kernels.spread import FRAME, LINE, MOST, OPEN, TAKEN, Helpers, add, alone, cores, read, take
 
 
 @njit(nogil=True)
@@ -33,22 +34,12 @@ def meet(queue, present, patience):
         waited = take(queue, patience)
 
 
-@njit(nogil=True)
-def share_marks(state, seen):
-    spread(state, mark, (seen,))
-
-
-@njit(nogil=True)
-def share_meeting(state, present, patience):
-    spread(state, meet, (present, patience))
-
-
 @given(size=st.integers(1, 4), lengths=st.lists(st.integers(0, 300), min_size=1, max_size=20))
 def test_every_piece_of_every_job_is_done_once(size, lengths):
     helpers = Helpers(size)
     for length in lengths:
         seen = np.zeros(length, np.int64)
-        share_marks(helpers.state, seen)
+        Job(mark, (seen,)).run(helpers.state)
         assert np.all(seen == 1)
         state = helpers.state
         assert state[OPEN] == state[TAKEN] == 0
@@ -85,7 +76,7 @@ def met(helpers):
     end = time.monotonic() + 60  # seconds
     while time.monotonic() < end:
         present = np.zeros(1, np.int64)
-        share_meeting(helpers.state, present, 10**6)
+        Job(meet, (present, 10**6)).run(helpers.state)
         if present[0] >= 2:
             return True
     return False
@@ -109,19 +100,14 @@ def fail(queue, seen, bad):
         i = take(queue, len(seen))
 
 
-@njit(nogil=True)
-def share_failure(state, seen, bad):
-    spread(state, fail, (seen, bad))
-
-
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_kernel_that_fails_is_told_and_leaves_all_as_it_was(size):
     helpers = Helpers(size)
     for bad in range(50):
         with pytest.raises(MemoryError):
-            share_failure(helpers.state, np.zeros(50, np.int64), bad)
+            Job(fail, (np.zeros(50, np.int64), bad)).run(helpers.state)
         seen = np.zeros(20, np.int64)
-        share_marks(helpers.state, seen)
+        Job(mark, (seen,)).run(helpers.state)
         assert np.all(seen == 1)
     state = helpers.state
     assert state[OPEN] == state[TAKEN] == 0
@@ -135,11 +121,6 @@ def halve(queue, there, present, number, found):
     meet(queue, present, 10**6)
 
 
-@njit(nogil=True)
-def share_halving(state, there, present, number, found):
-    spread(state, halve, (there, present, number, found))
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(size=st.floats(1, 1.99))
 def test_numbers_below_the_smallest_normal_one_are_zero_on_every_thread_and_only_in_kernels(dtype, size):
@@ -147,7 +128,7 @@ def test_numbers_below_the_smallest_normal_one_are_zero_on_every_thread_and_only
     for helpers in (Helpers(1), alone_or_with_others()[1]):
         assert len(helpers.state) > 0
         there, found = np.zeros(1, np.int64), np.full(MOST, np.nan, dtype)
-        share_halving(helpers.state, there, np.zeros(1, np.int64), np.array([smallest]), found)
+        Job(halve, (there, np.zeros(1, np.int64), np.array([smallest]), found)).run(helpers.state)
         assert (found[: there[0]] == 0).all()
         assert np.isnan(found[there[0] :]).all()
         assert np.array([smallest])[0] / dtype(2) > 0  # here again as ever
@@ -155,8 +136,8 @@ def test_numbers_below_the_smallest_normal_one_are_zero_on_every_thread_and_only
 
 def test_without_helpers_the_caller_does_all():
     seen, present = np.zeros(50, np.int64), np.zeros(1, np.int64)
-    share_marks(alone(), seen)
-    share_meeting(Helpers(1).state, present, 1000)
+    Job(mark, (seen,)).run(alone())
+    Job(meet, (present, 1000)).run(Helpers(1).state)
     assert np.all(seen == 1)
     assert present[0] == 1
 
@@ -165,10 +146,10 @@ def test_a_second_caller_works_by_itself_while_the_first_is_at_it():
     state, seen = alone(), np.zeros(9, np.int64)
     state[TAKEN] = 1
     state[FRAME] = -1
-    share_marks(state, seen)
+    Job(mark, (seen,)).run(state)
     assert np.all(seen == 1)
     with pytest.raises(MemoryError):
-        share_failure(state, seen, 4)
+        Job(fail, (seen, 4)).run(state)
     assert np.array([np.finfo(np.float64).tiny])[0] / 2 > 0  # whatever happened, subnormal numbers are here again
     assert (state[TAKEN], state[OPEN], state[FRAME]) == (1, 0, -1)
 
@@ -179,7 +160,7 @@ def test_many_callers_at_once_get_what_is_theirs():
     def caller():
         for length in range(1, 200):
             seen = np.zeros(length, np.int64)
-            share_marks(helpers.state, seen)
+            Job(mark, (seen,)).run(helpers.state)
             if not np.all(seen == 1):
                 wrong.append(length)
 
@@ -195,7 +176,7 @@ def test_many_callers_at_once_get_what_is_theirs():
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_has_helpers_of_its_own():
     helpers = Helpers(2)
-    share_marks(helpers.state, np.zeros(5, np.int64))
+    Job(mark, (np.zeros(5, np.int64),)).run(helpers.state)
     child = os.fork()
     if child == 0:
         code = 1
@@ -235,7 +216,7 @@ def alone_or_with_others():
     return Helpers(1), Helpers(4)
 
 
-@given(n=st.integers(1, 300), d=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+@given(n=st.integers(1, 300), d=st.integers(15, 200), seed=st.integers(0, 2**32 - 1))
 def test_the_bits_do_not_depend_on_how_many_help(n, d, seed):
     assert met(alone_or_with_others()[1])
     rng, found = np.random.default_rng(seed), []
@@ -248,6 +229,13 @@ def test_the_bits_do_not_depend_on_how_many_help(n, d, seed):
         (dx,) = k.dense_backward(y, [x], y, W, "tanh", *sinks, False, [True])
         value, grad, m, v = (a.copy() for a in moments)
         k.adam(value, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
-        found.append((y, dx, *sinks, value, m, v))
+        images, kernel, settings = (
+            x[:, :80].copy().reshape(n, 4, 4, 5),
+            W[:9, :15].copy().reshape(3, 3, 5, 3),
+            ("tanh", (1, 1), "same"),
+        )
+        maps, of_maps = k.conv2d(images, kernel, b[:3], *settings), (np.empty_like(kernel), np.empty_like(b[:3]))
+        of_images = k.conv2d_backward(maps, images, maps, kernel, *settings, *of_maps, False, True)
+        found.append((y, dx, *sinks, value, m, v, maps, of_images, *of_maps))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)

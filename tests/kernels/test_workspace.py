@@ -70,20 +70,6 @@ def test_outside_a_loop_of_steps_nothing_is_handed_out_twice(wanted):
     assert all(address(a) % LINE == 0 for a in (*before, *inside, *after))
 
 
-@given(loops=st.lists(st.integers(0, 3), min_size=1, max_size=3))
-def test_a_workspace_is_active_from_the_first_step_of_a_loop_to_its_end(loops):
-    workspace = Workspace()
-    for steps in loops:
-        assert not workspace.active
-        for _ in range(steps):
-            workspace.begin()
-            assert workspace.active
-            workspace.empty((2,), np.float32)
-            assert workspace.active
-        workspace.end()
-    assert not workspace.active
-
-
 def test_the_cpu_kernels_overwrite_within_a_loop_and_never_after_it():
     kernels = load("cpu")
     rows, one, two = np.eye(2), np.ones(2), np.full(2, 2.0)

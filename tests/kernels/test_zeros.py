@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from numba import config
 from queues import kept_terms, own_queue
 
-from minicvae.kernels import load, shared
+from minicvae.kernels import load
 from minicvae.kernels.compiled_products import all_terms, blocks_of, dense, dense_backward, part
-from minicvae.kernels.spread import alone
 from minicvae.kernels.tiles import ROWS
-from minicvae.kernels.zeros import MOSTLY, SAMPLE, TILES, WORTH_LISTING, mostly, of_columns, of_rows, worth_listing
+from minicvae.kernels.zeros import ALL, MOSTLY, SAMPLE, TILES, WORTH_LISTING, mostly, of_columns, of_rows, room
 
 SHAPES = {"n": st.integers(1, 400), "d": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 DTYPE = st.sampled_from(["float32", "float64"])
@@ -22,6 +21,27 @@ def images(rng, n, d, dtype, dark=0.9):
     if dark:
         lit &= rng.random((n, 1)) < rng.random(d)
     return (rng.standard_normal((n, d)) * lit).astype(dtype)
+
+
+def listed(x, columns):
+    """What the kernels list of x, by a thread of its own."""
+    lists = [np.full(*wanted) for wanted in ((s, -7, t) for s, t in room(*(x.shape[::-1] if columns else x.shape)))]
+    (of_columns if columns else of_rows)(own_queue(), x, *lists)
+    return lists
+
+
+def assert_listed(x, columns, terms, counts):
+    """All that are to be kept, block by block, if x is mostly zero; or that none is left out."""
+    expected, expected_counts = kept_terms(x, columns)
+    assert (terms.shape, counts.shape) == (expected.shape, expected_counts.shape)
+    if not mostly(x):
+        assert counts[0, 0] == ALL < 0
+        return
+    np.testing.assert_array_equal(counts, expected_counts)
+    for block in range(counts.shape[1]):
+        begin, _ = part(block, counts.shape[1], terms.shape[1], 1)
+        for found, kept, count in zip(terms, expected, counts[:, block], strict=True):
+            np.testing.assert_array_equal(found[begin : begin + count], kept[begin : begin + count])
 
 
 @given(
@@ -39,14 +59,7 @@ def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(
     x = images(rng, n, d, dtype, dark)
     x = np.sign(x) if signs else x  # numbers that could cancel
     x[rng.integers(n), rng.integers(d)] = special
-    terms, counts = kept_terms(x, columns)
-    left = x.T if columns else x
-    blocks = [part(i, blocks_of(left.shape[1]), left.shape[1], 1) for i in range(blocks_of(left.shape[1]))]
-    assert len(terms) == -(-len(left) // ROWS)
-    for t, row in enumerate(terms):
-        lit = (left[t * ROWS : (t + 1) * ROWS] != 0).any(axis=0)
-        for (begin, end), count in zip(blocks, counts[t], strict=True):
-            np.testing.assert_array_equal(row[begin : begin + count], np.flatnonzero(lit[begin:end]))
+    assert_listed(x, columns, *listed(x, columns))
 
 
 @given(n=st.integers(1, 400), d=st.integers(1, 400), share=st.floats(0, 1), seed=SHAPES["seed"])
@@ -93,35 +106,33 @@ def test_what_is_left_out_does_not_change_a_bit(n, d, d_out, accumulate, dtype, 
 def test_lists_are_made_some_tiles_at_a_time(n, d, columns):
     x, queue = np.zeros((n, d), np.float32), own_queue()
     tiles = -(-(d if columns else n) // ROWS)
-    lists = (
-        np.empty((tiles, n if columns else d), np.int32),
-        np.empty((tiles, blocks_of(n if columns else d)), np.int64),
-    )
+    terms = n if columns else d
+    lists = np.empty((tiles, terms), np.int32), np.empty((tiles, blocks_of(terms)), np.int64)
     (of_columns if columns else of_rows)(queue, x, *lists)
     assert queue[0][0] == 1 + (-(-tiles // TILES) if columns else tiles)
 
 
-@given(n=st.integers(2, 50), d=st.integers(2, 50), over=st.booleans(), dark=st.booleans())
-def test_terms_are_left_out_of_large_products_of_mostly_zeros(n, d, over, dark):
-    x = np.full((n, d), 0 if dark else 1, np.float32)
-    assert worth_listing(x, WORTH_LISTING // x.size + over) == (over and dark)
-
-
-@given(n=st.integers(1, 100), d=st.integers(1, 100), dark=st.booleans(), seed=SHAPES["seed"])
-def test_lists_are_made_for_large_products_of_mostly_zeros_only(n, d, dark, seed):
+@given(n=st.integers(1, 100), d=st.integers(1, 100), over=st.booleans(), dark=st.booleans(), seed=SHAPES["seed"])
+def test_lists_are_made_for_large_products_only(n, d, over, dark, seed):
     x = images(np.random.default_rng(seed), n, d, np.float32, 0.97 if dark else 0)
-    width = WORTH_LISTING // x.size + 1  # columns that nobody computes
+    width = WORTH_LISTING // x.size + over  # columns that nobody computes
     for kernel, shape, columns in ((of_rows, (n, d), False), (of_columns, (d, n), True)):
-        found, listed = shared.kept(alone(), kernel, x, *shape, width), mostly(x)
-        for one, other in zip(found, kept_terms(x, columns) if listed else all_terms(), strict=True):
-            assert one.shape == other.shape
-        if listed:
-            (terms, counts), (expected, expected_counts) = found, kept_terms(x, columns)
-            np.testing.assert_array_equal(counts, expected_counts)
-            blocks = [part(i, counts.shape[1], terms.shape[1], 1)[0] for i in range(counts.shape[1])]
-            for t in range(len(terms)):
-                for begin, count in zip(blocks, counts[t], strict=True):
-                    np.testing.assert_array_equal(*(a[t, begin : begin + count] for a in (terms, expected)))
+        terms, counts = load("cpu")._listed(kernel, x, shape, width)
+        if over:
+            assert_listed(x, columns, terms, counts)
+        else:
+            assert (terms.shape, counts.shape, terms.dtype, counts.dtype) == ((0, 0), (0, 0), np.int32, np.int64)
+
+
+@given(n=st.integers(9, 200), d=st.integers(9, 200), d_out=st.integers(1, 100), dtype=DTYPE, seed=SHAPES["seed"])
+def test_where_most_is_lit_nothing_is_left_out(n, d, d_out, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, W, g = (rng.standard_normal(shape).astype(dtype) for shape in ((n, d), (d, d_out), (n, d_out)))
+    h, dW, dx, labels = np.empty_like(g), np.empty_like(W), np.empty_like(x), np.empty((n, 0), np.int64)
+    dense(own_queue(), x, tuple(listed(x, False)), W, h, False, False, W, labels, W[0], 0)
+    dense_backward(own_queue(), x, tuple(listed(x, True)), g, W, dW, False, dx, True)
+    for found, expected in ((h, x @ W), (dW, x.T @ g), (dx, g @ W.T)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2000 * np.finfo(dtype).eps)
 
 
 @given(n=st.integers(100, 300), d=st.integers(100, 300), dtype=DTYPE, seed=SHAPES["seed"])
@@ -131,7 +142,8 @@ def test_a_layer_on_dark_images_is_right(n, d, dtype, seed):
         images(rng, n, d, dtype),
         *(rng.standard_normal(s).astype(dtype) for s in ((d, width), width, (n, width))),
     )
-    assert worth_listing(x, width)
+    assert mostly(x)
+    assert x.size * width > WORTH_LISTING or n * d < 10_000
     dW, db = np.empty_like(W), np.empty_like(b)
     y = k.dense([x], W, b, "linear")
     (dx,) = k.dense_backward(dy, [x], y, W, "linear", dW, db, False, [True])
