@@ -1,31 +1,36 @@
 """The kernels of a training compiled by two processes, where this machine has not compiled them yet.
 
 Numba compiles one function at a time, and keeps what it has compiled on disk. So one process compiles what a step needs
-on its way forward, this one mostly what Adam and dense layers need on the way back, and each finds there what the other
-has done. The backward of convolutions, and another optimiser, are compiled when they are first called.
+on its way forward, this one mostly what it needs on its way back, and each finds there what the other has done. Another
+optimiser than Adam is compiled when it is first called.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numba.core import event
 
 from minicvae.conditions import draw
-from minicvae.kernels import OneHot, load, pieces
+from minicvae.kernels import Array, Reference, load, pieces
 from minicvae.kernels.spread import cores
 from minicvae.model import build
 from minicvae.optimizers import get
-from minicvae.parameters import Parameter, Parameters
 from minicvae.randomness import Purpose, generator
 
 __all__ = ["compile_ahead"]
 
-ROWS, WIDTH = 64, 256  # examples and units: large enough for every kernel to be wanted (`zeros.WORTH_LISTING`)
+EXAMPLES = 64  # enough for every kernel to be wanted (`zeros.WORTH_LISTING`)
+BY_NUMPY = (
+    *("dense", "bernoulli", "gaussian", "reparameterise", "kl_standard", "kl_monte_carlo"),
+    *("conv2d", "conv2d_transpose", "upsample_conv2d", "max_pool", "upsample"),
+)
 
 
 class _First(event.Listener):
@@ -57,7 +62,7 @@ def compile_ahead(preset: str, dtype: str) -> None:
     listener = _First(start)
     event.register("numba:compile", listener)
     try:
-        _back(np.dtype(dtype))
+        _back(preset, dtype)
         for other in others:
             other.wait()  # if it failed, this process compiles what is missing, and says what is wrong
     finally:
@@ -66,30 +71,41 @@ def compile_ahead(preset: str, dtype: str) -> None:
             other.kill()
 
 
-def _back(dtype: np.dtype) -> None:
-    """The kernels of the update, of the sampling's backward and of a dense layer's, and some of the forward's."""
-    kernels, eps = load("cpu"), np.zeros((1, ROWS, WIDTH), dtype)
-    x, labels = np.zeros((ROWS, WIDTH), dtype), OneHot(np.zeros(ROWS, np.int64), 2)
-    W = Parameter((WIDTH + 2, WIDTH), "zeros")
-    parameters = Parameters([("W", W)], kernels, dtype)
-    update = get("adam").start(parameters, kernels)
-    dW, db = np.zeros((WIDTH + 2, WIDTH), dtype), np.zeros(WIDTH, dtype)
-    update(0.0)
-    kernels.scale_rows(x, np.zeros(ROWS, dtype))
-    kernels.reparameterise_backward(eps, x, eps)
-    kernels.elbo(x, x, 1.0, 0.0)  # this and the next are of the forward, whose process has more to do
+def _back(preset: str, dtype: str) -> None:
+    """The kernels of a step's backward and update, and small ones of the forward, whose process has more to do."""
+    kernels, rng = load("cpu"), generator(0, Purpose.SHUFFLE)
+    with _forward_by_numpy(kernels):
+        model = build(preset, dtype=dtype)
+        x = np.zeros((EXAMPLES, model.data_dim), dtype)
+        parts = model.condition.encode(draw(model.condition, EXAMPLES, rng), kernels, x.dtype)
+        _, backward = model.loss_and_backward(x, parts, model.noise(EXAMPLES, 0, Purpose.TRAIN))
+        backward()
+        model.start(get("adam"))(0.0)
     kernels.sigmoid(x)
-    # Last, for some of it is a part of the forward too, and has been compiled there meanwhile.
-    kernels.dense_backward(x, [x, labels], x, W.value, "relu", dW, db, False, [True, False])
+
+
+@contextmanager
+def _forward_by_numpy(kernels: Reference) -> Iterator[None]:
+    """The kernels that the other process compiles are computed as the reference does, within."""
+
+    def conv2d_max_pool(*args: Any) -> tuple[Array, Array]:
+        y, _ = Reference.conv2d_max_pool(kernels, *args)
+        return y, np.zeros(y.shape, np.uint8)  # where the maxima are said to lie does not matter
+
+    for name in BY_NUMPY:
+        setattr(kernels, name, partial(getattr(Reference, name), kernels))
+    setattr(kernels, conv2d_max_pool.__name__, conv2d_max_pool)
+    try:
+        yield
+    finally:
+        for name in (*BY_NUMPY, conv2d_max_pool.__name__):
+            delattr(kernels, name)
 
 
 def _forward(preset: str, dtype: str) -> None:
     """The kernels of a model's forward, and of its pictures."""
-    model = build(preset, dtype=dtype)
-    images, c = (
-        np.zeros((ROWS, *model.image_shape), np.uint8),
-        draw(model.condition, ROWS, generator(0, Purpose.SHUFFLE)),
-    )
+    model, rng = build(preset, dtype=dtype), generator(0, Purpose.SHUFFLE)
+    images, c = np.zeros((EXAMPLES, *model.image_shape), np.uint8), draw(model.condition, EXAMPLES, rng)
     model.evaluate(images, c)
     model.generate(c)
 

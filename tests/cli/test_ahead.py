@@ -16,16 +16,16 @@ import numpy as np
 from minicvae import build
 from minicvae.cli import ahead
 from minicvae.conditions import draw
-from minicvae.kernels import compiled, compiled_products, pieces, zeros
+from minicvae.kernels import compiled, compiled_images, compiled_maps, compiled_products, pieces, zeros
 
-MODULES = compiled, compiled_products, pieces, zeros
+MODULES = compiled, compiled_images, compiled_maps, compiled_products, pieces, zeros
 
 def compiled_for():
     kernels = [k for module in MODULES for k in vars(module).values() if hasattr(k, "nopython_signatures")]
     return {(k.__module__, k.__name__, str(s)) for k in kernels for s in k.nopython_signatures}
 
 preset, dtype = sys.argv[1:]
-ahead._back(np.dtype(dtype))
+ahead._back(preset, dtype)
 ahead._forward(preset, dtype)
 before, model = compiled_for(), build(preset, dtype=dtype)
 images = np.random.default_rng(0).integers(0, 256, (20, *model.image_shape), np.uint8)
@@ -36,7 +36,7 @@ print(*sorted(compiled_for() - before), sep="\\n", end="")
 """
 
 
-@pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), ("gaussian", "float64")])
+@pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), ("gaussian", "float64"), ("conv", "float64")])
 def test_what_two_processes_compile_is_all_that_a_training_needs(preset, dtype):
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IS_LEFT, preset, dtype], capture_output=True, text=True, check=False
@@ -83,7 +83,7 @@ def compile_ahead(monkeypatch, back, cores=2, path="somewhere", start=Process):
 
 @pytest.mark.parametrize("functions", [0, 1, 3])
 def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(monkeypatch, functions):
-    started = compile_ahead(monkeypatch, lambda dtype: [compile_something() for _ in range(functions)])
+    started = compile_ahead(monkeypatch, lambda *given: [compile_something() for _ in range(functions)])
     assert [process.done for process in started] == [["wait", "kill"]] * (functions > 0)
     for process in started:
         assert process.command[1:] == ["-P", "-m", "minicvae.cli.ahead", "mlp", "float64"]
@@ -91,18 +91,18 @@ def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(
 
 @pytest.mark.parametrize(("cores", "path"), [(1, "somewhere"), (2, None)])
 def test_none_is_started_where_that_would_not_help(monkeypatch, cores, path):
-    assert compile_ahead(monkeypatch, lambda dtype: compile_something(), cores, path) == []
+    assert compile_ahead(monkeypatch, lambda *given: compile_something(), cores, path) == []
 
 
 def test_where_there_can_be_no_second_process_the_first_compiles_everything(monkeypatch):
     def refuse(command, **more):
         raise OSError("there are too many")
 
-    assert compile_ahead(monkeypatch, lambda dtype: compile_something(), start=refuse) == []
+    assert compile_ahead(monkeypatch, lambda *given: compile_something(), start=refuse) == []
 
 
 def test_ctrl_c_ends_the_second_process(monkeypatch):
-    def interrupted(dtype):
+    def interrupted(*given):
         compile_something()
         raise KeyboardInterrupt
 
