@@ -6,7 +6,10 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6.100", "ruff>=0.15", "mypy>=1.18"]
+TEST = [
+    *("pytest>=8", "pytest-xdist>=3", "hypothesis>=6.100", "scipy>=1.13", "threadpoolctl>=3.5"),
+    *("ruff>=0.15", "mypy>=1.18"),
+]
 
 setup(
     name="minicvae",
@@ -28,11 +31,9 @@ setup(
     install_requires=[
         "numpy>=2.0",
         "numba>=0.62",
-        "scipy>=1.13",
         "matplotlib>=3.9",
         "rich>=13",
         "safetensors>=0.4.5",
-        "threadpoolctl>=3.5",
         "pooch>=1.8",
         "platformdirs>=4",
     ],

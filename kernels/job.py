@@ -91,8 +91,8 @@ def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
     wanted = QUEUE_TYPE, *map(_numba_type, kind)
     kernel.compile(wanted)
     made = kernel.overloads[wanted]
-    name = made.fndesc.llvm_func_name
-    binding.add_symbol(name, made.library.get_pointer_to_function(name))
+    result = made.signature.return_type
+    place = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
 
     context, engine, target = cpu_target.target_context, *_engine()
     module = ir.Module()
@@ -105,8 +105,8 @@ def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
     taken = _Words(context, builder, frame)
     counts = taken.array(QUEUE_TYPE[0], builder.bitcast(queue, _WORD.as_pointer()), [words], [_WORD(8)])
     given = [context.make_tuple(builder, QUEUE_TYPE, [counts, thread]), *map(taken.value, wanted[1:])]
-    called = ir.Function(module, context.call_conv.get_function_type(made.signature.return_type, wanted), name)
-    status, _ = context.call_conv.call_function(builder, called, made.signature.return_type, wanted, given)
+    called = builder.inttoptr(_WORD(place), context.call_conv.get_function_type(result, wanted).as_pointer())
+    status, _ = context.call_conv.call_function(builder, called, result, wanted, given)
     with builder.if_then(status.is_error):
         failed = builder.gep(builder.bitcast(queue, _WORD.as_pointer()), [_WORD(FAILED - QUEUE)])
         builder.store_atomic(_WORD(1), failed, "seq_cst", 8)

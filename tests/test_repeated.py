@@ -63,7 +63,7 @@ CASES = {name: (name, {}, {}) for name in PRESETS} | {
     "black and white": ("mlp", {}, {"binarise": True}),
     "stochastic gradient": ("mlp", {}, {"optimizer": "sgd"}),
 }
-NOT_RECORDED = {"adversarial", "conv", "conv-strided", "conv-planes", "iwae", "iwae-conditional"} | {
+NOT_RECORDED = {"adversarial", "conv-planes", "iwae", "iwae-conditional"} | {
     *("annealed iwae", "many samples"),
 }
 

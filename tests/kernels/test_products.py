@@ -21,6 +21,8 @@ from minicvae.kernels.compiled_products import (
     cut,
     cut_sums,
     part,
+    product,
+    product_of_columns,
 )
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 from minicvae.kernels.workspace import LINE
@@ -383,3 +385,39 @@ def test_slopes_are_summed_over_parts_of_the_examples(n, d, parts, activation, s
     of_parts = [expected[slice(*part(i, parts, n, 1))].sum(axis=0) for i in range(parts)]
     np.testing.assert_allclose(sums, of_parts, rtol=0, atol=1e-12)
     assert asked == parts + 1
+
+
+@given(
+    m=st.integers(1, 4 * ROWS + 1),
+    n=st.integers(1, 3 * WIDTH),
+    terms=st.integers(0, 2 * TERMS + 9),
+    turned=st.booleans(),
+    accumulate=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_here_and_now(m, n, terms, turned, accumulate, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, terms), (terms, n)))
+    start, expected = np.full((m, n), 5 if accumulate else np.nan, dtype), a @ b + (5 if accumulate else 0)
+    c, d = start.copy(), start.copy()
+    product(a, np.ascontiguousarray(b.T) if turned else b, turned, c, accumulate)
+    product_of_columns(np.ascontiguousarray(a.T), b, d, accumulate)
+    for found in (c, d):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11)
+
+
+@given(m=st.integers(1, 100), n=st.integers(1, 5 * WIDTH))
+def test_a_product_goes_strip_by_strip_as_few_and_as_wide_as_may_be(m, n):
+    bounds, a, b, c = [], *(np.empty(shape, np.float32) for shape in ((m, 3), (3, n), (m, n)))
+
+    def multiply(left, kept, right, turned, result, of_strip, more):
+        assert (left is a, right is b, turned, result is c, more) == (True, True, False, True, True)
+        assert kept[0].size == 0
+        bounds.append(of_strip)
+
+    plainly("product", a, b, False, c, True, multiply=multiply)
+    assert_each_number_once(c.shape, bounds)
+    widths = [j1 - j0 for _, _, j0, j1 in bounds]
+    assert len(widths) == -(-n // WIDTH)
+    assert max(widths) - min(widths) < 2 * VECTOR_BYTES // 4  # a vector, or what is left of one

@@ -150,7 +150,6 @@ TESTS = {
     "kernels/cpu": (
         "kernels/test_cpu",
         "kernels/test_products",
-        "kernels/test_team",
         "kernels/test_workspace",
         "test_optimizers",
         "kernels/test_reference",
@@ -159,7 +158,7 @@ TESTS = {
     ),
     "kernels/recorded": ("kernels/test_recorded", "test_repeated"),
     "kernels/steps": ("kernels/test_steps",),
-    "kernels/shared": ("kernels/test_cpu", "kernels/test_pieces", "kernels/test_zeros", "kernels/test_reference"),
+    "kernels/job": ("kernels/test_job", "kernels/test_spread", "kernels/test_cpu"),
     "kernels/compiled_images": ("kernels/test_cpu_images", "kernels/test_convolution", "kernels/test_image_maps"),
     **{
         f"kernels/{name}": ("kernels/test_image_maps", "kernels/test_cpu_images", "kernels/test_convolution")
@@ -171,7 +170,6 @@ TESTS = {
         "kernels/test_convolution",
         "layers/test_pooling",
     ),
-    "kernels/team": ("kernels/test_team",),
     "kernels/vector_math": ("kernels/test_vector_math",),
     "minicvae/classifier": ("test_classifier",),
     "minicvae/diagnostics": ("test_diagnostics",),
@@ -203,7 +201,6 @@ FAST = {
         "image_maps",
         "pieces",
         "recorded",
-        "shared",
         "workspace",
         "zeros",
     )
