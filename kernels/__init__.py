@@ -3,11 +3,11 @@
 `reference.py` is the specification, in plain array expressions that run on NumPy and on CuPy alike. `cpu.py` (Numba)
 and `cuda/` (CUDA) override what they do faster; whatever they leave out, the reference does for them.
 
-| device  | what it is                                     |
-| ------- | ---------------------------------------------- |
-| `numpy` | the reference on NumPy arrays                  |
+| device  | what it is                                                                           |
+| ------- | ------------------------------------------------------------------------------------ |
+| `numpy` | the reference on NumPy arrays                                                        |
 | `cpu`   | Numba kernels, shared out to threads, their products by register tiles (the default) |
-| `cuda`  | CUDA kernels around cuBLAS products, on CuPy arrays on an NVIDIA GPU |
+| `cuda`  | CUDA kernels around cuBLAS products, on CuPy arrays on an NVIDIA GPU                 |
 """
 
 from __future__ import annotations

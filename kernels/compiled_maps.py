@@ -76,8 +76,8 @@ def tile_products(V, U, M, n):
 
 
 @kernel
-def winograd(queue, x, y, first, b, activation, h, U, P, Q, V, M):
-    """y of `Winograd`; Q is for the way back alone."""
+def winograd(queue, x, y, first, b, activation, h, U, P, V, M):
+    """y of `Winograd`."""
     own = queue[1]
     h, P, V, M = h[own], P[own], V[own], M[own]
     start = next_start(queue, len(x), len(h))

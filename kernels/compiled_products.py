@@ -25,8 +25,10 @@ CACHE = 2**19  # bytes of the left factor at a time, or of what is copied for a 
 PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
 SUMS = 2**18  # bytes of a piece of dW at most: they stay in the second cache from block to block of the examples
-PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
+
+
+ALL = -1  # in place of the first count of a list of terms: nothing is listed, and none left out
 
 
 @kernel
@@ -99,10 +101,10 @@ def multiply(a, kept, b, turned, c, bounds, accumulate):
     """c = a b, or c += a b, or with bᵀ where it is turned.
 
     bounds: where the rows of c begin and end, and the columns of the one strip that are computed. kept: the terms that
-    are not left out (`zeros.py`), or `all_terms()`.
+    are not left out (`zeros.py`), where the first count is not `ALL`; or `all_terms()`.
     """
     (listed, counts), (i0, i1, j0, j1) = kept, bounds
-    some = listed.size > 0 and counts[0, 0] >= 0
+    some = listed.size > 0 and counts[0, 0] != ALL
     terms, b_row, c_row = a.shape[1], b.shape[1], c.shape[1]
     flat_a, flat_b, flat_c = a.reshape(a.size), b.reshape(b.size), c.reshape(c.size)
     flat_terms = listed.reshape(listed.size) if some else np.arange(TERMS).astype(np.int32)
@@ -140,7 +142,7 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
     together first.
     """
     (listed, counts), (n, d_in), d_out, (i0, i1, j0, j1) = kept, x.shape, g.shape[1], bounds
-    some = listed.size > 0 and counts[0, 0] >= 0
+    some = listed.size > 0 and counts[0, 0] != ALL
     flat_x, flat_g, flat_dW = x.reshape(x.size), g.reshape(g.size), dW.reshape(dW.size)
     flat_terms = listed.reshape(listed.size) if some else np.arange(TERMS).astype(np.int32)
     width, blocks = VECTORS * VECTOR_BYTES // dW.itemsize, blocks_of(n)
@@ -213,12 +215,12 @@ def piece_of(number, columns, groups, m, n, unit):
 
 @kernel
 def product(a, b, turned, c, accumulate):
-    """c = a b, or c += a b, or with bᵀ where it is turned; here and now, of matrices that the second cache holds."""
-    m, n = c.shape
-    lanes = VECTOR_BYTES // c.itemsize
+    """c = a b, or c += a b, or with bᵀ where it is turned; here and now, by this thread."""
+    (m, n), lanes = c.shape, VECTOR_BYTES // c.itemsize
     strips = (n + VECTORS * lanes - 1) // (VECTORS * lanes)
-    for strip in range(strips):
-        multiply(a, all_terms(), b, turned, c, piece_of(strip, strips, 1, m, n, lanes), accumulate)
+    groups = max(min(a.size * a.itemsize // CACHE, m // FEWEST), 1)
+    for number in range(strips * groups):
+        multiply(a, all_terms(), b, turned, c, piece_of(number, strips, groups, m, n, lanes), accumulate)
 
 
 @kernel

@@ -22,6 +22,7 @@ from minicvae.kernels.spread import Helpers
 from minicvae.kernels.steps import portions
 from minicvae.kernels.workspace import Workspace, aligned
 
+BIAS_PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
 NO_LABELS = np.empty((0, 0), np.int64)
 ALL_TERMS = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # no list: as `compiled_products.all_terms`
@@ -182,7 +183,7 @@ class Cpu(CpuImages):
         """The slope and db in one pass; then each float part's products; labels are scattered."""
         dy = self.contiguous(dy)
         g = dy if activation == "linear" else self.empty(y.shape, y.dtype)
-        sums = self.empty((compiled_products.PARTS, len(db)), db.dtype)
+        sums = self.empty((BIAS_PARTS, len(db)), db.dtype)
         self.run(compiled_products.slopes, dy, y, g, sums, compiled.ACTIVATION[activation])
         self.call(compiled.add_parts, sums, db, accumulate, 0, len(db))
         dparts: list[Array | None] = []

@@ -6,7 +6,7 @@ and everything is done to a block that there is to do before the next, bias, act
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from math import prod
 from typing import Any
@@ -20,16 +20,24 @@ from minicvae.kernels.recorded import assign
 from minicvae.kernels.reference import Array, Reference
 from minicvae.kernels.workspace import Scratch
 
+Shape = tuple[int, ...]
 UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled
 
-PARTS = 8  # of the images, whose gradients are added up apart
+PARTS = 16  # of the images at most, whose gradients are added up apart
+SUMS = 2**24  # bytes of all these gradients, where they are more than `FEWEST`
+FEWEST = 2
 
 
-def images_of_block(way: ImageMap, n: int, dtype: np.dtype) -> int:
-    """How many images make a block: no more than there is room for, and all blocks of a part about as large."""
-    of_part = -(-n // PARTS)
+def cut(way: ImageMap, n: int, dtype: np.dtype) -> tuple[int, int]:
+    """Into how many parts n images are cut, and how many of them make a block.
+
+    By shapes alone, so that a sum does not depend on who is free. A block is no larger than there is room for, and all
+    blocks of a part are about as large.
+    """
+    parts = max(min(PARTS, n, max(SUMS // (prod(way.sum_shape) * dtype.itemsize), FEWEST)), 1)
+    of_part = max(-(-n // parts), 1)
     blocks = -(-of_part // way.images(dtype.itemsize))
-    return -(-of_part // max(blocks, 1))
+    return parts, -(-of_part // blocks)
 
 
 class CpuImages(Reference):
@@ -131,10 +139,10 @@ class CpuImages(Reference):
         self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str, pool: Pair
     ) -> tuple[Array, Array]:
         """y = f(max K x + b), which is max f(K x + b) because no f falls; kept: where the maximum lies, in a byte."""
-        if pool != (2, 2):
-            return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
         way = convolution(x, W, stride, padding)
         h, w, c = way.size
+        if pool != (2, 2) or min(h, w) < 2:
+            return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
         first = self.empty((len(x), h // 2, w // 2, c), np.uint8)
         return self._forward(way, x, b, activation, first), first
 
@@ -155,7 +163,7 @@ class CpuImages(Reference):
         need_dx: bool,
     ) -> Array | None:
         """g = dy ⊙ f' where the maximum lies, and 0 elsewhere."""
-        if pool != (2, 2):
+        if pool != (2, 2) or not y.shape[1] * y.shape[2]:
             settings = activation, stride, padding, pool
             return super().conv2d_max_pool_backward(dy, x, y, kept, W, *settings, dW, db, accumulate, need_dx)
         way = convolution(x, W, stride, padding, need_dx=need_dx)
@@ -164,10 +172,11 @@ class CpuImages(Reference):
     def _forward(self, way: ImageMap, x: Array, b: Array, activation: str, first: Array = UNPOOLED) -> Array:
         """y = f(K x + b), or of its maxima, whose places go to `first`."""
         x = self.contiguous(x)
-        y = self.empty(first.shape if first.size else (len(x), *way.size), b.dtype)
+        y = self.empty((len(x), *way.size) if first is UNPOOLED else first.shape, b.dtype)
         row_b = self.empty(y.shape[2:], b.dtype)
         self.call(assign, row_b, b)
-        h, *room = self._room(way, images_of_block(way, len(x), x.dtype), x.dtype)
+        _, images = cut(way, len(x), x.dtype)
+        h, *room = self._room([(images, *way.size), *way.room(images)], x.dtype)
         part = Forward(x, y, first, row_b.reshape(-1), compiled.ACTIVATION[activation], h)
         self.run(way.forward, *part, *way.form(self), *room)
         return y
@@ -188,9 +197,11 @@ class CpuImages(Reference):
         """The gradients of `_forward`, with K's own way back."""
         x, dy = self.contiguous(x), self.contiguous(dy)
         dx = self.empty(x.shape, dW.dtype) if need_dx else None
-        parts, images = min(PARTS, len(x)), images_of_block(way, len(x), x.dtype)
-        total, row_db = (self.empty((parts, *shape), dW.dtype) for shape in (way.sum_shape, (prod(y.shape[2:]),)))
-        g, of_maxima, *room = self._room(way, images, x.dtype, (images if first.size else 0, *y.shape[1:]))
+        parts, images = cut(way, len(x), x.dtype)
+        of_maxima = (0 if first is UNPOOLED else images, *y.shape[1:])
+        sums_of_parts = (parts, *way.sum_shape), (parts, prod(y.shape[2:]))
+        rooms = [(images, *way.size), of_maxima, *way.room_back(images)]
+        total, row_db, g, of_maxima, *room = self._room(rooms, x.dtype, sums_of_parts)
         back = total, row_db, x if dx is None else dx, need_dx, g, of_maxima
         part = Backward(x, dy, y, first, compiled.ACTIVATION[activation], *back)
         self.run(way.backward, *part, *way.form_back(self), *room)
@@ -201,10 +212,9 @@ class CpuImages(Reference):
         self.call(compiled.add_parts, row_db.reshape(-1, len(db)), db, accumulate, 0, len(db))
         return dx
 
-    def _room(self, way: ImageMap, images: int, dtype: np.dtype, *more: tuple[int, ...]) -> list[Array]:
-        """Each thread's memory for K x of a block, for what else is asked for, and for what leads there."""
-        shapes = (images, *way.size), *more, *way.room(images)
-        return self.scratch.empty(*((self.threads, *shape) for shape in shapes), dtype=dtype)
+    def _room(self, shapes: list[Shape], dtype: np.dtype, once: Sequence[Shape] = ()) -> list[Array]:
+        """Memory until the next call: `once` of each shape, and for each thread of the others."""
+        return self.scratch.empty(*once, *((self.threads, *shape) for shape in shapes), dtype=dtype)
 
     def max_pool(self, x: Array, pool: Pair, stride: Pair) -> Array:
         """The largest pixel of each window."""

@@ -106,6 +106,10 @@ class ImageMap(ABC):
     def room(self, images: int) -> list[tuple[int, ...]]:
         """The shapes of the arrays to lay a block of so many images out in."""
 
+    def room_back(self, images: int) -> list[tuple[int, ...]]:
+        """Those of `backward`."""
+        return self.room(images)
+
     @abstractmethod
     def gradient(self, k: Maker, total: Array) -> Array:
         """dW of a total."""
@@ -262,6 +266,11 @@ class Winograd(ImageMap):
         return U
 
     def room(self, images: int) -> list[tuple[int, ...]]:
+        """Phases of x, tiles of both sides."""
+        phases, _, *tiles = self.room_back(images)
+        return [phases, *tiles]
+
+    def room_back(self, images: int) -> list[tuple[int, ...]]:
         """Phases and tiles of both sides."""
         rows, columns = self.half
         channels = self.W.shape[2:]
@@ -312,7 +321,7 @@ class Upsampled(ImageMap):
 
     def gradient(self, k: Maker, total: Array) -> Array:
         """Its axes back in their places."""
-        return total.transpose(np.argsort(self.axes))
+        return total.transpose(*map(self.axes.index, range(4)))
 
 
 class UpsampledPlanes(Upsampled):

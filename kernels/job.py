@@ -24,7 +24,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.np.arrayobj import populate_array
 
-from minicvae.kernels.spread import FAILED, LINE, QUEUE, run
+from minicvae.kernels.spread import CODE_TYPE, FAILED, LINE, QUEUE, run
 
 __all__ = ["Job"]
 
@@ -32,7 +32,6 @@ Kind = tuple[Any, ...] | type
 QUEUE_TYPE = types.Tuple((types.int64[::1], types.int64))  # as `spread.take` wants it
 
 _WORD, _NUMBER, _FLAG = ir.IntType(64), ir.DoubleType(), ir.IntType(1)
-_BYTES = ir.IntType(8).as_pointer()
 _names = count()
 
 
@@ -46,26 +45,33 @@ class Job:
         self.kernel, self.arguments = kernel, arguments
         if not config.DISABLE_JIT:
             words: list[int | float] = []
-            self.code, layout = _entry(kernel, _described(arguments, words))
+            try:
+                kind = _described(arguments, words)
+            except TypeError as error:
+                raise TypeError(f"{kernel.__name__}: {error}") from None
+            self.code, layout = _entry(kernel, kind)
             self._frame = np.frombuffer(layout.pack(*words), np.int64)
             self.frame = self._frame.ctypes.data
 
     def run(self, state: np.ndarray) -> None:
         """Returns when all pieces are done.
 
-        Raises MemoryError where a kernel failed: what may go wrong in one is that there is no memory left for it.
+        Raises MemoryError, with the kernel's name, where it failed: what may go wrong is that there is no memory left.
         """
         if config.DISABLE_JIT:
             self.kernel((np.zeros(LINE, np.int64), 0), *self.arguments)
-        else:
+            return
+        try:
             run(state, self.code, self.frame)
+        except MemoryError as error:
+            raise MemoryError(f"{self.kernel.__name__}: {error}") from None
 
 
 def _described(value: Any, words: list[int | float]) -> Kind:
     """What decides on the type of an argument; its words are added to those that are there."""
     if isinstance(value, np.ndarray):
         words += value.ctypes.data, *value.shape, *value.strides
-        return np.ndarray, value.dtype, value.ndim, value.flags.c_contiguous
+        return np.ndarray, value.dtype, value.ndim, value.flags.c_contiguous, value.flags.writeable
     if isinstance(value, tuple):
         return tuple([_described(item, words) for item in value])
     if type(value) not in (bool, int, float):
@@ -79,8 +85,8 @@ def _numba_type(kind: Kind) -> types.Type:
     if isinstance(kind, type):
         return {bool: types.boolean, int: types.int64, float: types.float64}[kind]
     if kind and kind[0] is np.ndarray:
-        _, dtype, ndim, contiguous = kind
-        return types.Array(from_dtype(dtype), ndim, "C" if contiguous else "A")
+        _, dtype, ndim, contiguous, writeable = kind
+        return types.Array(from_dtype(dtype), ndim, "C" if contiguous else "A", readonly=not writeable)
     return types.BaseTuple.from_types([_numba_type(item) for item in kind])
 
 
@@ -97,9 +103,7 @@ def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
     context, engine, target = cpu_target.target_context, *_engine()
     module = ir.Module()
     module.triple, module.data_layout = target.triple, str(target.target_data)
-    function = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _WORD, _WORD]), f"minicvae_job_{next(_names)}"
-    )
+    function = ir.Function(module, CODE_TYPE, f"minicvae_job_{next(_names)}")
     frame, queue, words, thread = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     taken = _Words(context, builder, frame)

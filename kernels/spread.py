@@ -13,7 +13,7 @@ What it has read of memory for one piece lies beside what the next one wants, an
 neighbouring places at once, which they could only do in turns: a cache line belongs to one core at a time, and
 processors fetch lines in pairs.
 
-Numbers below the smallest normal one count as zero in what is spread (`subnormal.py`), on all threads alike.
+Numbers below the smallest normal one count as zero in a job (`subnormal.py`), on all threads alike.
 
 Helpers watch `state` for a while after a job, for the next one is mostly some microseconds away. Then they fall asleep,
 and the next caller wakes them. All that is shared lies in `state`, words of 64 bits, each on a cache line of its own:
@@ -133,7 +133,7 @@ def pause(typing_context: Any) -> Any:
 # A job: its code and its arguments as two addresses (`job.py`)
 
 _BYTES = ir.IntType(8).as_pointer()
-_CODE = ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _WORD, _WORD])  # (arguments, queue, its words, thread)
+CODE_TYPE = ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _WORD, _WORD])  # (arguments, queue, its words, thread)
 
 
 @intrinsic
@@ -144,7 +144,7 @@ def join(typing_context: Any, job: Any, thread: Any) -> Any:
         kind, (array, number) = called_with.args[0], args
         function, frame = (
             builder.inttoptr(builder.load(_place(context, builder, kind, array, _WORD(i))), pointer)
-            for i, pointer in ((CODE, _CODE.as_pointer()), (FRAME, _BYTES))
+            for i, pointer in ((CODE, CODE_TYPE.as_pointer()), (FRAME, _BYTES))
         )
         queue = builder.bitcast(_place(context, builder, kind, array, _WORD(QUEUE)), _BYTES)
         words = builder.sub(context.make_array(kind)(context, builder, array).nitems, _WORD(QUEUE))

@@ -63,7 +63,10 @@ class Workspace(threading.local):
 
 
 class Scratch(threading.local):
-    """Memory for what a kernel needs while it runs: each thread has one piece, which every call takes anew."""
+    """Memory for what a kernel needs while it runs: each caller's thread has one piece, which every call takes anew.
+
+    Where more is asked for than there is, there is a new piece; the old one lives as long as somebody holds it.
+    """
 
     def __init__(self) -> None:
         self._room = np.empty(0, np.uint8)

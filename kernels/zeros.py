@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicvae.kernels.compiled_products import TERMS, part
+from minicvae.kernels.compiled_products import ALL, TERMS, part
 from minicvae.kernels.compiler import kernel
 from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS
@@ -26,7 +26,6 @@ WORTH_LISTING = 3_000_000  # multiply-adds: from here on a list of terms that ar
 TILES = 8  # of rows or columns that make a piece
 SAMPLE = 251  # numbers that are looked at, or a few more
 MOSTLY = 3  # of these one in so many at most is not zero, for a product to be worth it
-ALL = -1
 
 
 def room(rows, terms):

@@ -49,7 +49,7 @@ class _First(event.Listener):
 
 
 def compile_ahead(preset: str, dtype: str) -> None:
-    """Let both halves be compiled, and wait for them; where they are compiled already they are only loaded."""
+    """Let both halves be compiled, and wait for them; where they are compiled already they are loaded."""
     others: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
@@ -89,8 +89,9 @@ def _forward_by_numpy(kernels: Reference) -> Iterator[None]:
     """The kernels that the other process compiles are computed as the reference does, within."""
 
     def conv2d_max_pool(*args: Any) -> tuple[Array, Array]:
-        y, _ = Reference.conv2d_max_pool(kernels, *args)
-        return y, np.zeros(y.shape, np.uint8)  # where the maxima are said to lie does not matter
+        y, kept = Reference.conv2d_max_pool(kernels, *args)
+        # Where the maxima are said to lie does not matter.
+        return y, np.zeros(y.shape, np.uint8) if args[-1] == (2, 2) else kept
 
     for name in BY_NUMPY:
         setattr(kernels, name, partial(getattr(Reference, name), kernels))

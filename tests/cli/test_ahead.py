@@ -9,6 +9,7 @@ import pytest
 from numba.core import event
 
 from minicvae.cli import ahead
+from minicvae.models.presets import PRESETS
 
 WHAT_IS_LEFT = """
 import sys
@@ -36,7 +37,7 @@ print(*sorted(compiled_for() - before), sep="\\n", end="")
 """
 
 
-@pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), ("gaussian", "float64"), ("conv", "float64")])
+@pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), *((name, "float64") for name in PRESETS)])
 def test_what_two_processes_compile_is_all_that_a_training_needs(preset, dtype):
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IS_LEFT, preset, dtype], capture_output=True, text=True, check=False

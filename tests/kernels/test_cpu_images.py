@@ -1,4 +1,4 @@
-"""Convolutions block by block and shared out: many images give what the reference gives for all of them at once."""
+"""Convolutions block by block and in parts: many images give what the reference gives for all of them at once."""
 
 from math import prod
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minicvae.kernels import Reference, load
 from minicvae.kernels import image_maps as module
 from minicvae.kernels.cpu import Cpu
-from minicvae.kernels.cpu_images import PARTS, images_of_block
+from minicvae.kernels.cpu_images import FEWEST, PARTS, SUMS, cut
 from minicvae.kernels.spread import Helpers
 
 reference = Reference()
@@ -33,9 +33,7 @@ def results(kernels, kind, rng, n, channels, stride, padding, accumulate):
 @pytest.mark.parametrize("channels", [(1, 5), (6, 1), (4, 3)])
 @pytest.mark.parametrize(("stride", "padding"), [((1, 1), "same"), ((2, 1), "valid")])
 @pytest.mark.parametrize("accumulate", [False, True])
-def test_blocks_of_images_shared_out_give_what_all_at_once_give(
-    monkeypatch, kind, channels, stride, padding, accumulate
-):
+def test_blocks_of_images_give_what_all_at_once_give(monkeypatch, kind, channels, stride, padding, accumulate):
     monkeypatch.setattr(module, "BLOCK", 40_000)  # a few images
     k, arguments = load("cpu"), (23, channels, stride, padding, accumulate)
     with k.steps() as begin_step:
@@ -46,7 +44,7 @@ def test_blocks_of_images_shared_out_give_what_all_at_once_give(
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
-def test_pooling_and_upsampling_shared_out_give_what_the_reference_gives():
+def test_pooling_and_upsampling_give_what_the_reference_gives():
     rng, k = np.random.default_rng(0), load("cpu")
     x = rng.integers(0, 4, (11, 7, 9, 5)).astype(float)  # many ties
     found = []
@@ -77,10 +75,14 @@ def drawn(rng, n=7):
     return rng.standard_normal((n, 8, 9, 2)), rng.standard_normal((3, 2, 2, 5)), rng.standard_normal(5)
 
 
-@given(n=st.integers(1, 300), room=st.integers(1, 40))
-def test_blocks_have_room_and_share_a_part_of_the_images_evenly(n, room):
-    way = SimpleNamespace(images=lambda itemsize: room)
-    images, of_part = images_of_block(way, n, np.dtype(np.float32)), -(-n // PARTS)
+@given(n=st.integers(0, 300), room=st.integers(1, 40), numbers=st.integers(1, SUMS))
+def test_images_are_cut_into_parts_whose_sums_are_not_too_large_and_these_evenly_into_blocks(n, room, numbers):
+    way = SimpleNamespace(images=lambda itemsize: room, sum_shape=(numbers,))
+    parts, images = cut(way, n, np.dtype(np.float32))
+    assert 1 <= parts <= max(min(PARTS, n), 1)
+    assert parts <= FEWEST or parts * numbers * 4 <= SUMS
+    assert parts in (PARTS, max(n, 1)) or parts < FEWEST or (parts + 1) * numbers * 4 > SUMS
+    of_part = max(-(-n // parts), 1)
     assert 1 <= images <= room
     blocks = -(-of_part // images)
     assert blocks == -(-of_part // room)  # as few as there is room for
@@ -107,11 +109,12 @@ def test_each_thread_has_room_for_a_block_of_its_own_and_each_part_sums_of_its_o
                 runs.append(len(part.b) if forward else part.db.shape[1])
                 if not forward:
                     assert len(part.total) == len(part.db) == min(PARTS, n)
+                    assert {len(a) for a in (block, maxima, args[-1])} == {threads}
             run(kernel, *args)
 
         patch.setattr(k, "run", recorded)
         found = pooled_or_not(k, pool, *arrays)
-        images = images_of_block(SimpleNamespace(images=lambda itemsize: room), n, np.dtype(float))
+    images = cut(SimpleNamespace(images=lambda itemsize: room, sum_shape=(1,)), n, np.dtype(float))[1]
     forward = [images, images, threads]
     assert [r[1:] for r in rooms] == [forward, [images, images if pool else 0, threads]]
     assert [r[0] for r in rooms] == [threads] * 2
@@ -145,3 +148,20 @@ def test_an_upsampling_by_one_is_a_convolution(need_dx):
         found.append([y, dW, db, dx if need_dx else np.zeros_like(x)])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 9, 2), (2, 3, 9, 2), (2, 8, 2, 2)])  # no image, or no window of the pool
+def test_where_there_is_nothing_results_are_empty_and_gradients_zero(shape):
+    rng, k = np.random.default_rng(0), load("cpu")
+    x, W, b, settings = rng.standard_normal(shape), rng.standard_normal((3, 2, 2, 5)), np.ones(5), ("tanh", (1, 1))
+    for pool in (None, (2, 2)):
+        found = []
+        for kernels in (k, reference):
+            call = (*settings, "valid") if pool is None else (*settings, "valid", pool)
+            made = kernels.conv2d(x, W, b, *call) if pool is None else kernels.conv2d_max_pool(x, W, b, *call)
+            y, *kept = (made,) if pool is None else made
+            dW, db = np.full_like(W, np.nan), np.full_like(b, np.nan)
+            back = kernels.conv2d_backward if pool is None else kernels.conv2d_max_pool_backward
+            found.append([y, back(np.ones_like(y), x, y, *kept, W, *call, dW, db, False, True), dW, db])
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)

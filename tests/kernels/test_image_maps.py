@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from queues import own_queue
 
 from minicvae.gradcheck import assert_gradients
 from minicvae.kernels import Reference, cpu_images, image_maps, load
 from minicvae.kernels.convolution import is_convolution, turned
+from minicvae.kernels.cpu import Cpu
+from minicvae.kernels.spread import Helpers
 
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")
 KINDS = ("conv2d", "conv2d_transpose", "upsample_conv2d", "conv2d_max_pool")
@@ -170,6 +173,8 @@ def test_a_way_lays_out_what_it_says_and_takes_as_many_images_as_a_block_has_roo
         chosen = image_maps.convolution(x, W, stride, padding, need_dx=way != "Planes")
     laid_out, numbers = counted(way, x, W, len(b), chosen.size[:2])
     assert type(chosen).__name__ == way
+    assert [prod(shape) for shape in chosen.room_back(3)] == laid_out
+    del laid_out[1 : 1 + (way == "Winograd")]  # the phases of g
     assert [prod(shape) for shape in chosen.room(3)] == laid_out
     assert chosen.numbers == numbers
     images = chosen.images(itemsize)
@@ -326,3 +331,61 @@ def test_the_gradients_of_what_is_fused_are_the_slopes(host, kind, data):
         return y, backward
 
     assert_gradients(forward, call.arrays, linear=call.activation == "linear" and kind == "upsample_conv2d")
+
+
+def drawn_for(way, rng, n=21):
+    """A call that goes this way, and its results' gradients: some images, of two blocks a part."""
+    kind, (c_in, c_out) = WAYS[way][0][-1], {"Planes": (1, 5), "UpsampledPlanes": (6, 2)}.get(way, (6, 5))
+    kernel = (3, 3, c_out, c_in) if kind == "conv2d_transpose" else (3, 3, c_in, c_out)
+    before = {"Windows": ((1, 1), "valid"), "Stamps": ((2, 2), "same")}.get(way, ((1, 1), "same"))
+    settings = {"conv2d_max_pool": (*before, (2, 2)), "upsample_conv2d": ((2, 2), "same")}.get(kind, before)
+    arrays = rng.standard_normal((n, 6, 7, c_in)), rng.standard_normal(kernel), rng.standard_normal(c_out)
+    return Call(kind, list(arrays), "tanh", settings)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thread_keeps_to_its_own_room(way):
+    """By the thread of number 1 alone, which takes its own pieces and then those that number 0 has not taken."""
+    k, rng, ran = Cpu(), np.random.default_rng(0), []
+    k.helpers = Helpers(2)
+    call = drawn_for(way, rng)
+
+    def run(kernel, *args):
+        if "compiled_maps" not in kernel.__module__:
+            Cpu.run(k, kernel, *args)
+            return
+        scratch = [a for a in args if isinstance(a, np.ndarray) and a.size and np.may_share_memory(a, k.scratch._room)]
+        rooms = [room for room in scratch if len(room) == 2]  # of two threads; sums are of more parts
+        for room in rooms:
+            room[0] = np.nan
+        kernel(own_queue(shares=2, own=1), *args)
+        assert all(np.isnan(room[0]).all() for room in rooms)
+        ran.append(len(rooms))
+
+    k.run = run
+    y, kept = call.forward(k)
+    dy, held = rng.standard_normal(y.shape), [np.zeros_like(a) for a in call.arrays[1:]]
+    call.backward(k, dy, kept, *held, need_dx=way != "Planes")
+    assert len(ran) == 2
+    assert min(ran) >= 2
+    truth = call.run(reference, dy, held, False, way != "Planes")
+    for found, expected in zip((y, *held), truth[:3], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_bits_of_a_way_do_not_depend_on_who_does_what(way):
+    found = []
+    for size in (1, 2, 4):
+        rng, k = np.random.default_rng(0), Cpu()
+        k.helpers = Helpers(size)
+        call = drawn_for(way, rng)
+        call.arrays = [a.astype("float32") for a in call.arrays]
+        for _ in range(20 if size > 1 else 1):  # a helper may come late
+            y, kept = call.forward(k)
+            held = [np.zeros_like(a) for a in call.arrays[1:]]
+            dx = call.backward(k, np.cos(y), kept, *held, need_dx=way != "Planes")
+            found.append([y, *held, *([] if dx is None else [dx])])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)

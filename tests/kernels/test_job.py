@@ -1,6 +1,7 @@
 """Jobs: a kernel gets its arguments as they are, whatever they are, whenever it is run."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numba import config, njit
+from numba.core.errors import TypingError
 
 from minicvae.kernels.job import Job
 from minicvae.kernels.spread import Helpers, alone, take
@@ -25,6 +27,15 @@ def double(queue, x, y):
 
 
 @njit(nogil=True)
+def copy(queue, x, y):
+    """y = x, row by row."""
+    i = take(queue, len(x))
+    while i < len(x):
+        y[i] = x[i]
+        i = take(queue, len(x))
+
+
+@njit(nogil=True)
 def tell(queue, flag, number, real, nested, out):
     """What the arguments are, in an array."""
     if take(queue, 1) == 0:
@@ -37,7 +48,7 @@ def tell(queue, flag, number, real, nested, out):
 def arrays(draw):
     """Of one or two axes, contiguous or not, also read-only ones and ones without numbers."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
-    shape = draw(hnp.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=6))
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6))
     numbers = st.integers(0, 1 if dtype.kind == "b" else 100)
     x = draw(hnp.arrays(dtype, [2 * n for n in shape], elements=numbers.map(dtype.type)))
     x = x[tuple(slice(None, None, draw(st.sampled_from([1, 2, -1]))) for _ in shape)]
@@ -45,16 +56,60 @@ def arrays(draw):
     return x
 
 
-@given(x=arrays(), times=st.integers(1, 3), size=st.integers(1, 3))
-def test_a_kernel_reads_and_writes_arrays_of_any_layout(x, times, size):
-    if x.size and not config.DISABLE_JIT and x.dtype.kind == "b":
-        x = x.astype(np.uint8)  # two flags make a number
-    y = np.zeros(x.shape, x.dtype)
-    job, helpers = Job(double, (x, y)), Helpers(size)
+@given(x=arrays(), apart=st.integers(1, 3), times=st.integers(1, 3), size=st.integers(1, 3))
+def test_a_kernel_reads_and_writes_arrays_of_any_layout(x, apart, times, size):
+    room = np.zeros([apart * n for n in x.shape], x.dtype)
+    y = room[tuple(slice(None, None, apart) for _ in x.shape)]
+    job, helpers = Job(copy, (x, y)), Helpers(size)
     for _ in range(times):
-        y[...] = 0
+        room[...] = 0
         job.run(helpers.state)
-        np.testing.assert_array_equal(y, x + x)
+        np.testing.assert_array_equal(y, x)
+        assert np.count_nonzero(room) == np.count_nonzero(x)  # and nothing between
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+def test_what_is_read_only_is_not_written():
+    y = np.zeros((3, 4))
+    y.flags.writeable = False
+    with pytest.raises(TypingError, match="readonly"):
+        Job(copy, (np.ones((3, 4)), y))
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+def test_threads_may_be_the_first_to_want_a_kernel_all_at_once():
+    wrong, meeting = [], threading.Barrier(4)
+
+    @njit(nogil=True)
+    def triple(queue, x, y):
+        i = take(queue, len(x))
+        while i < len(x):
+            y[i] = 3 * x[i]
+            i = take(queue, len(x))
+
+    def first():
+        x, y = np.arange(9.0), np.zeros(9)
+        meeting.wait(timeout=60)
+        Job(triple, (x, y)).run(alone())
+        wrong.extend([] if (y == 3 * x).all() else [y])
+
+    threads = [threading.Thread(target=first) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@njit(nogil=True)
+def refuse(queue):
+    raise ValueError("never mind what")
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python raises what is raised")
+def test_a_kernel_that_fails_is_named():
+    with pytest.raises(MemoryError, match=r"^refuse: a kernel failed"):
+        Job(refuse, ()).run(alone())
 
 
 @given(
@@ -95,5 +150,5 @@ def test_for_arguments_of_the_same_kind_nothing_is_compiled_again():
 @pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python takes anything")
 @pytest.mark.parametrize("wrong", [None, "1", np.float32(1), np.int64(1), [1.0], 1j])
 def test_what_cannot_be_written_down_is_refused(wrong):
-    with pytest.raises(TypeError, match=f"arguments: expected arrays, bool.* got .*{type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=f"double: arguments: expected arrays, bool.* got .*{type(wrong).__name__}"):
         Job(double, (np.zeros(2), wrong))
