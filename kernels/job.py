@@ -118,7 +118,7 @@ def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
 
     engine.add_module(binding.parse_assembly(str(module)))
     engine.finalize_object()
-    return engine.get_function_address(function.name), Struct("=" + "".join(taken.layout))
+    return engine.get_function_address(function.name), Struct("".join(taken.layout))
 
 
 @cache

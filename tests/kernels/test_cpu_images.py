@@ -12,7 +12,6 @@ from minicvae.kernels import Reference, load
 from minicvae.kernels import image_maps as module
 from minicvae.kernels.cpu import Cpu
 from minicvae.kernels.cpu_images import FEWEST, PARTS, SUMS, cut
-from minicvae.kernels.spread import Helpers
 
 reference = Reference()
 
@@ -92,8 +91,7 @@ def test_images_are_cut_into_parts_whose_sums_are_not_too_large_and_these_evenly
 @pytest.mark.parametrize("pool", [None, (2, 2)])
 @given(n=st.integers(1, 30), room=st.integers(1, 4), threads=st.integers(1, 3))
 def test_each_thread_has_room_for_a_block_of_its_own_and_each_part_sums_of_its_own(pool, n, room, threads):
-    k, rooms, runs = Cpu(), [], []
-    k.helpers = Helpers(threads)
+    k, rooms, runs = type("Several", (Cpu,), {"threads": threads})(), [], []
     arrays = drawn(np.random.default_rng(n), n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.ImageMap, "images", lambda self, itemsize: room)

@@ -346,8 +346,7 @@ def drawn_for(way, rng, n=21):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_thread_keeps_to_its_own_room(way):
     """By the thread of number 1 alone, which takes its own pieces and then those that number 0 has not taken."""
-    k, rng, ran = Cpu(), np.random.default_rng(0), []
-    k.helpers = Helpers(2)
+    k, rng, ran = type("Two", (Cpu,), {"threads": 2})(), np.random.default_rng(0), []
     call = drawn_for(way, rng)
 
     def run(kernel, *args):

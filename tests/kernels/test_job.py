@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numba import config, njit
 from numba.core.errors import TypingError
 
 from minicvae.kernels.job import Job
-from minicvae.kernels.spread import Helpers, alone, take
+from minicvae.kernels.spread import LINE, Helpers, alone, take
 
 DTYPES = [np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]
 
@@ -152,3 +153,12 @@ def test_for_arguments_of_the_same_kind_nothing_is_compiled_again():
 def test_what_cannot_be_written_down_is_refused(wrong):
     with pytest.raises(TypeError, match=f"double: arguments: expected arrays, bool.* got .*{type(wrong).__name__}"):
         Job(double, (np.zeros(2), wrong))
+
+
+def test_without_the_compiler_a_kernel_is_called_as_it_stands_by_one_thread(monkeypatch):
+    calls = []
+    monkeypatch.setattr("minicvae.kernels.job.config", SimpleNamespace(DISABLE_JIT=1))
+    Job(lambda *given: calls.append(given), (1, None, "anything")).run(alone())
+    ((counts, number), *others), *more = calls
+    assert (number, others, more) == (0, [1, None, "anything"], [])
+    assert (counts.shape, counts.dtype, counts.any()) == ((LINE,), np.int64, False)

@@ -86,6 +86,15 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.gradcheck.report:_heat_map: for axis in (axes.xaxis, axes.yaxis): -> for axis in (axes.yaxis, axes.xaxis):",
         "minicvae.layers.fused:_slides: return type(layer) in (Conv2D, ConvTranspose2D) and layer.slides -> return type(layer) in (ConvTranspose2D, Conv2D) and layer.slides",
     ),
+    "where an array is C-contiguous nobody asks how far apart its numbers are": (
+        "minicvae.kernels.job:_entry: counts = taken.array(QUEUE_TYPE[0], builder.bitcast(queue, _WORD.as_pointer()), [words], [_WORD(8)]) -> counts = taken.array(QUEUE_TYPE[0], builder.bitcast(queue, _WORD.as_pointer()), [words], [_WORD(9)])",
+    ),
+    "any number above zero says that a kernel has failed": (
+        "minicvae.kernels.job:_entry: builder.store_atomic(_WORD(1), failed, 'seq_cst', 8) -> builder.store_atomic(_WORD(2), failed, 'seq_cst', 8)",
+    ),
+    "the same code, made with more care": (
+        "minicvae.kernels.job:_engine: target = binding.Target.from_default_triple().create_target_machine(opt=0) -> target = binding.Target.from_default_triple().create_target_machine(opt=1)",
+    ),
     "any number below zero says that no step runs": (
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
     ),
