@@ -12,6 +12,7 @@ from minicvae.kernels import Reference, load
 from minicvae.kernels import image_maps as module
 from minicvae.kernels.cpu import Cpu
 from minicvae.kernels.cpu_images import FEWEST, PARTS, SUMS, cut
+from minicvae.kernels.spread import Helpers
 
 reference = Reference()
 
@@ -78,7 +79,7 @@ def drawn(rng, n=7):
 def test_images_are_cut_into_parts_whose_sums_are_not_too_large_and_these_evenly_into_blocks(n, room, numbers):
     way = SimpleNamespace(images=lambda itemsize: room, sum_shape=(numbers,))
     parts, images = cut(way, n, np.dtype(np.float32))
-    assert 1 <= parts <= max(min(PARTS, n), 1)
+    assert min(FEWEST, max(n, 1)) <= parts <= max(min(PARTS, n), 1)
     assert parts <= FEWEST or parts * numbers * 4 <= SUMS
     assert parts in (PARTS, max(n, 1)) or parts < FEWEST or (parts + 1) * numbers * 4 > SUMS
     of_part = max(-(-n // parts), 1)
@@ -92,6 +93,7 @@ def test_images_are_cut_into_parts_whose_sums_are_not_too_large_and_these_evenly
 @given(n=st.integers(1, 30), room=st.integers(1, 4), threads=st.integers(1, 3))
 def test_each_thread_has_room_for_a_block_of_its_own_and_each_part_sums_of_its_own(pool, n, room, threads):
     k, rooms, runs = type("Several", (Cpu,), {"threads": threads})(), [], []
+    k.helpers = Helpers(threads)
     arrays = drawn(np.random.default_rng(n), n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.ImageMap, "images", lambda self, itemsize: room)
@@ -148,8 +150,8 @@ def test_an_upsampling_by_one_is_a_convolution(need_dx):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("shape", [(0, 8, 9, 2), (2, 3, 9, 2), (2, 8, 2, 2)])  # no image, or no window of the pool
-def test_where_there_is_nothing_results_are_empty_and_gradients_zero(shape):
+@pytest.mark.parametrize("shape", [(0, 8, 9, 2), (2, 3, 9, 2), (2, 8, 2, 2), (2, 4, 3, 2)])
+def test_without_an_image_or_a_window_of_the_pool_or_with_a_single_one_it_is_as_the_reference_says(shape):
     rng, k = np.random.default_rng(0), load("cpu")
     x, W, b, settings = rng.standard_normal(shape), rng.standard_normal((3, 2, 2, 5)), np.ones(5), ("tanh", (1, 1))
     for pool in (None, (2, 2)):

@@ -347,6 +347,7 @@ def drawn_for(way, rng, n=21):
 def test_a_thread_keeps_to_its_own_room(way):
     """By the thread of number 1 alone, which takes its own pieces and then those that number 0 has not taken."""
     k, rng, ran = type("Two", (Cpu,), {"threads": 2})(), np.random.default_rng(0), []
+    k.helpers = Helpers(2)
     call = drawn_for(way, rng)
 
     def run(kernel, *args):
@@ -355,6 +356,7 @@ def test_a_thread_keeps_to_its_own_room(way):
             return
         scratch = [a for a in args if isinstance(a, np.ndarray) and a.size and np.may_share_memory(a, k.scratch._room)]
         rooms = [room for room in scratch if len(room) == 2]  # of two threads; sums are of more parts
+        assert not any(a is None for a in args)  # which a job would refuse
         for room in rooms:
             room[0] = np.nan
         kernel(own_queue(shares=2, own=1), *args)

@@ -40,6 +40,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.vector_math:_exp32: clamped = f32(89.0) if x > f32(89.0) else f32(-87.0) if x < f32(-87.0) else x -> clamped = f32(89.0) if x > f32(90.0) else f32(-87.0) if x < f32(-87.0) else x",
     ),
     "map ends with the shortest of its arguments, which has two": (
+        "minicvae.kernels.image_maps:Windows.__init__: super().__init__(W, x.shape[1:3], None, stride, padding) -> super().__init__(W, x.shape[1:4], None, stride, padding)",
         "minicvae.kernels.image_maps:Upsampled.__init__: (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat(padding)) -> (i, top, _), (j, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat(padding))",
         "minicvae.kernels.image_maps:Planes.__init__: (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:2], (1, 1), repeat('same')) -> (_, top, _), (_, left, _) = map(span, (h, w), W.shape[:3], (1, 1), repeat('same'))",
         "minicvae.kernels.image_maps:Stamps.__init__: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
@@ -49,6 +50,10 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.convolution:Convolution.windows: (i, *rows), (j, *columns) = map(span, x.shape[1:3], kernel, stride, repeat(padding)) -> (i, *rows), (j, *columns) = map(span, x.shape[1:4], kernel, stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:4], W.shape[:2], stride, repeat(padding))",
         "minicvae.kernels.convolution:Convolution.conv2d_transpose: h, w = map(transposed_size, x.shape[1:3], W.shape[:2], stride, repeat(padding)) -> h, w = map(transposed_size, x.shape[1:3], W.shape[:3], stride, repeat(padding))",
+    ),
+    "where no window fits, the quick way finds zeros as well": (
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_max_pool_backward: if pool != (2, 2) or not y.shape[1] * y.shape[2]: -> if pool != (2, 2) or not y.shape[2]:",
+        "minicvae.kernels.cpu_images:CpuImages.conv2d_max_pool_backward: if pool != (2, 2) or not y.shape[1] * y.shape[2]: -> if pool != (2, 2) or not y.shape[2] * y.shape[2]:",
     ),
     "one copy of a batch is the batch: the condition only spares the copying": (
         "minicvae.models.cvae:ConditionalVAE.loss_and_backward: nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)) if s > 1 else x) -> nll, likelihood_backward = self.likelihood.forward(k, g, k.xp.tile(x, (s, 1)))",
