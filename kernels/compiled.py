@@ -88,7 +88,7 @@ def slope_times(dy, y, g, db, activation):
 
 @kernel
 def add_parts(sums, total, accumulate, i, j):
-    """total_k = Σ_p sums_pk, or total_k += it, for k = i, ..., j - 1."""
+    """total_k = Σ_p sums_pk, or total_k += it, for k = i, ..., j - 1 as far as there are so many."""
     part = total[i:j]
     for p in range(len(sums)):
         row = sums[p, i:j]

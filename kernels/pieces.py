@@ -76,7 +76,7 @@ def add_parts(queue, sums, total, accumulate):
     """As `compiled.add_parts`."""
     i = next_start(queue, len(total), NUMBERS)
     while i < len(total):
-        compiled.add_parts(sums, total, accumulate, i, min(i + NUMBERS, len(total)))
+        compiled.add_parts(sums, total, accumulate, i, i + NUMBERS)
         i = next_start(queue, len(total), NUMBERS)
 
 

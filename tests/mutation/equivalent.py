@@ -101,6 +101,7 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.job:_engine: target = binding.Target.from_default_triple().create_target_machine(opt=0) -> target = binding.Target.from_default_triple().create_target_machine(opt=1)",
     ),
     "any number below zero says that no step runs": (
+        "minicvae.kernels.workspace:Workspace.end: self._arrays, self._next = ([], -1) -> self._arrays, self._next = ([], -2)",
         "minicvae.kernels.workspace:Workspace.__init__: self._next = -1 -> self._next = -2",
     ),
     "a room that is too large for the first call serves it as well": (
