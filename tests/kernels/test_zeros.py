@@ -1,13 +1,13 @@
 """Terms that are zero: listed as they are, and left out of a product without changing a bit of it."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numba import config
 from queues import kept_terms, own_queue
 
 from minicvae.kernels import load
-from minicvae.kernels.compiled_products import ALL, all_terms, blocks_of, dense, dense_backward, part
+from minicvae.kernels.compiled_products import ALL, TERMS, all_terms, blocks_of, dense, dense_backward, part
 from minicvae.kernels.tiles import ROWS
 from minicvae.kernels.zeros import MOSTLY, SAMPLE, TILES, WORTH_LISTING, mostly, of_columns, of_rows, room
 
@@ -51,14 +51,19 @@ def assert_listed(x, columns, terms, counts):
     dark=st.sampled_from([0, 0.9]),
     signs=st.booleans(),
     special=st.sampled_from([1.0, np.nan, -np.inf, 5e-324, -1e-45]),
+    full=st.booleans(),
 )
+@example(n=99, d=2 * TERMS + 1, seed=0, dtype="float32", columns=False, dark=0.9, signs=False, special=1.0, full=True)
+@example(n=2 * TERMS + 1, d=99, seed=0, dtype="float32", columns=True, dark=0.9, signs=False, special=1.0, full=True)
 def test_what_is_listed_are_the_terms_in_which_not_all_rows_of_a_tile_are_zero(
-    n, d, dtype, columns, dark, signs, special, seed
+    n, d, dtype, columns, dark, signs, special, full, seed
 ):
     rng = np.random.default_rng(seed)
     x = images(rng, n, d, dtype, dark)
     x = np.sign(x) if signs else x  # numbers that could cancel
     x[rng.integers(n), rng.integers(d)] = special
+    if full:
+        (x.T if columns else x)[:ROWS] = 1
     assert_listed(x, columns, *listed(x, columns))
 
 
