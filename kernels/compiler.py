@@ -7,6 +7,8 @@ but for what `zeros.py` leaves out).
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -73,6 +75,35 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end: while it compiles, Numba would lose it, or take it for an error."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+
+def _compiled_in_one_go(compiled: Any) -> Any:
+    """The function, which Ctrl-C does not interrupt while it is compiled."""
+    if not config.DISABLE_JIT:
+        compile_for = compiled.compile
+
+        def compile_uninterrupted(signature: Any) -> Any:
+            with uninterrupted():
+                return compile_for(signature)
+
+        compiled.compile = compile_uninterrupted
+    return compiled
+
+
 def _kept_by_one_at_a_time(compiled: Any) -> Any:
     """The function, which no other process keeps on disk while this one does."""
     if not config.DISABLE_JIT:
@@ -91,8 +122,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
     try:
-        return _kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function))
+        return _compiled_in_one_go(_kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function)))
     except RuntimeError:  # no folder of these can be written
-        return njit(**FLAGS)(function)
+        return _compiled_in_one_go(njit(**FLAGS)(function))
     finally:
         config.CACHE_LOCATOR_CLASSES = before

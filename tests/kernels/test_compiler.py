@@ -1,12 +1,14 @@
 """Compiled code on disk: kept, found again, and not used any more once a source has changed."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 from numba import config
+from numba.core import event
 
 from minicvae.kernels import compiler
 
@@ -77,3 +79,48 @@ print(load("cpu").gather(np.uint8([[0, 255]]), np.array([0]), "float32"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "[[0. 1.]]\n", done.stderr
+
+
+class Interrupts(event.Listener):
+    """Presses Ctrl-C whenever Numba begins to compile something, and when it has compiled it."""
+
+    def on_start(self, event):
+        signal.raise_signal(signal.SIGINT)
+
+    on_end = on_start
+
+
+def add_one(x):
+    return x + 1
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_waits_until_a_kernel_is_compiled(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiler, "PLACES", compiler.PLACES if kept else "minicvae.kernels.compiler.Nowhere")
+    monkeypatch.setattr(compiler, "Nowhere", type("Nowhere", (), {"from_function": lambda *given: None}), raising=False)
+    kernel, handler = compiler.kernel(add_one), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), event.install_listener("numba:compile", Interrupts()):
+        kernel(1)
+    assert len(kernel.signatures) == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert kernel(1) == 2
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+def test_other_threads_compile_and_leave_ctrl_c_to_the_main_one():
+    found, handler = [], signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=lambda: found.append(compiler.kernel(add_one)(1.5)))
+    thread.start()
+    thread.join()
+    assert (found, signal.getsignal(signal.SIGINT)) == ([2.5], handler)
+
+
+def test_without_ctrl_c_nothing_is_raised_and_an_error_goes_on():
+    handler = signal.getsignal(signal.SIGINT)
+    with compiler.uninterrupted():
+        assert signal.getsignal(signal.SIGINT) is not handler
+    with pytest.raises(ZeroDivisionError), compiler.uninterrupted():
+        _ = 1 / 0
+    assert signal.getsignal(signal.SIGINT) is handler
