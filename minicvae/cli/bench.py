@@ -123,7 +123,7 @@ def _race(machine: Machine, preset: str, batch_size: int, args: Namespace) -> di
     ready = [c for c in contestants if not c.failure]
     print(f"{preset}, batches of {batch_size}: {operations / 1e6:,.0f} MFLOP a step, floor {floor * 1e3:.2f} ms")
     rows = [_row(c, ready[0], batch_size, operations, floor) for c in ready]
-    print(table(("", "ms a step", "images/s", "GFLOP/s", "of the floor", "ratio to minicvae"), rows, "<>>>>>"))
+    print(table(("", "ms a step", "images/s", "GFLOP/s", "floor / step", "ratio to minicvae"), rows, "<>>>>>"))
     for task in ("evaluate", "generate"):
         took = (f"{c.name} {median(c.seconds[task]):.2f} s" for c in ready if task in c.seconds)
         print(f"{TASKS[task]}: {', '.join(took)}")

@@ -73,7 +73,7 @@ def announce_compilation(device: str) -> None:
 
         def on_start(self, event: object) -> None:
             if not self.said:
-                print("compiling the kernels for this machine, the first time only ...", file=sys.stderr, flush=True)
+                print("compiling kernels that this machine has not needed before, up to half a minute ...", file=sys.stderr, flush=True)
             self.said = True
 
         def on_end(self, event: object) -> None:
