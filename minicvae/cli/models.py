@@ -73,7 +73,8 @@ def announce_compilation(device: str) -> None:
 
         def on_start(self, event: object) -> None:
             if not self.said:
-                print("compiling kernels that this machine has not needed before, up to half a minute ...", file=sys.stderr, flush=True)
+                sentence = "compiling kernels that this machine has not needed before, up to half a minute ..."
+                print(sentence, file=sys.stderr, flush=True)
             self.said = True
 
         def on_end(self, event: object) -> None:

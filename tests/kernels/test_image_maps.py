@@ -120,8 +120,8 @@ def test_every_kernel_gives_what_the_reference_gives(kind, data, accumulate, nee
 
 
 @pytest.mark.parametrize(("way", "kind"), [(way, kind) for way, (kinds, _) in WAYS.items() for kind in kinds])
-@given(data=st.data(), accumulate=st.booleans(), images=st.integers(1, 3))
-def test_every_way_gives_what_the_reference_gives_in_blocks_of_any_size(way, kind, data, accumulate, images):
+@given(data=st.data(), accumulate=st.booleans(), images=st.integers(1, 3), parts=st.integers(1, 3))
+def test_every_way_gives_what_the_reference_gives_in_blocks_of_any_size(way, kind, data, accumulate, images, parts):
     need_dx = way != "Planes" and data.draw(st.booleans())
     taken = set()
 
@@ -137,7 +137,8 @@ def test_every_way_gives_what_the_reference_gives_in_blocks_of_any_size(way, kin
         patch.setattr(cpu_images, "convolution", recorded(image_maps.convolution))
         patch.setattr(cpu_images, "transposed", recorded(image_maps.transposed))
         patch.setattr(image_maps.ImageMap, "images", lambda self, itemsize: images)
-        drawn = calls(kind, **WAYS[way][1], examples=st.integers(3, 7))  # so that there are several blocks
+        patch.setattr(cpu_images, "PARTS", parts)
+        drawn = calls(kind, **WAYS[way][1], examples=st.integers(3, 7))  # so that there are several blocks in a part
         assert_as_the_reference(*data.draw(drawn), accumulate, need_dx)
     assert taken - {"Windows"} == {way} - {"Windows"}
 

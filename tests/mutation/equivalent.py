@@ -63,6 +63,15 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "there is nothing left for one chunk more": (
         "minicvae.kernels.compiled:bernoulli: for chunk in range(whole + 1): -> for chunk in range(whole + 2):",
     ),
+    "parts of other sizes have the same sum": (
+        "minicvae.kernels.compiled_maps:next_part: begin, end = part(number, parts, n, 1) -> begin, end = part(number, parts, n, 2)",
+    ),
+    "all of them are set to zero, in whatever order": (
+        "minicvae.kernels.compiled_maps:next_part: sums, row = (total[number].reshape(-1), db[number]) -> sums, row = (db[number], total[number].reshape(-1))",
+    ),
+    "two is as true as one": (
+        "minicvae.kernels.compiled_maps:winograd_backward: product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], bool(1)) -> product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], bool(2))",
+    ),
     "a block of another size is faster or slower, and the same in the end": (
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), 10):",
         "minicvae.diagnostics:nearest: for rows in batches(len(among), 10 * BATCH): -> for rows in batches(len(among), BATCH):",
@@ -205,6 +214,8 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "minicvae.kernels.image_maps:Planes.__init__: self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:2])) -> self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:3]))",
     ),
     "nobody reads what is made of images that are not there": (
+        "minicvae.kernels.compiled_maps:upsampled_backward: n = block.stop - start -> n = block.stop",
+        "minicvae.kernels.compiled_maps:upsampled_backward: n = block.stop - start -> n = block.stop + start",
         "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop + start",
         "minicvae.kernels.compiled_maps:winograd: n = block.stop - start -> n = block.stop",
         "minicvae.kernels.compiled_maps:winograd: block = slice(start, min(start + len(h), len(x))) -> block = slice(start, start + len(h))",
