@@ -17,4 +17,4 @@ def test_compilation_is_announced_once(capsys, monkeypatch):
     listener.on_start(None)
     listener.on_start(None)
     assert kind == "numba:compile"
-    assert capsys.readouterr().err.count("compiling the kernels") == 1
+    assert capsys.readouterr().err.count("compiling kernels") == 1
