@@ -26,8 +26,6 @@ PIECES = 8  # into which a result is cut at least, where it is large enough
 FEWEST = 4 * ROWS  # rows of a piece, so that a strip is read often enough
 SUMS = 2**18  # bytes of a piece of dW at most: they stay in the second cache from block to block of the examples
 WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
-
-
 ALL = -1  # in place of the first count of a list of terms: nothing is listed, and none left out
 
 

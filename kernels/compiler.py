@@ -122,8 +122,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
     try:
-        return _compiled_in_one_go(_kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function)))
+        compiled = _kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function))
     except RuntimeError:  # no folder of these can be written
-        return _compiled_in_one_go(njit(**FLAGS)(function))
+        compiled = njit(**FLAGS)(function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
+    return _compiled_in_one_go(compiled)

@@ -15,7 +15,7 @@ import numpy as np
 
 from minicvae.kernels import compiled, pieces
 from minicvae.kernels.convolution import Pair, is_convolution, span, turned
-from minicvae.kernels.image_maps import Backward, Forward, ImageMap, convolution, transposed
+from minicvae.kernels.image_maps import Backward, Forward, ImageMap, Maker, convolution, transposed
 from minicvae.kernels.recorded import assign
 from minicvae.kernels.reference import Array, Reference
 from minicvae.kernels.workspace import Scratch
@@ -40,7 +40,7 @@ def cut(way: ImageMap, n: int, dtype: np.dtype) -> tuple[int, int]:
     return parts, -(-of_part // blocks)
 
 
-class CpuImages(Reference):
+class CpuImages(Reference, Maker):
     """Convolution, pooling and upsampling, block by block; the formulas stand in `convolution.py`."""
 
     def __init__(self) -> None:
@@ -50,18 +50,6 @@ class CpuImages(Reference):
     @property
     def threads(self) -> int:
         """How many may share the work."""
-        raise NotImplementedError
-
-    def empty(self, shape: tuple[int, ...], dtype: object) -> Array:
-        """Memory for a result."""
-        raise NotImplementedError
-
-    def contiguous(self, x: Array) -> Array:
-        """x itself if it is C-contiguous, else a copy of it."""
-        raise NotImplementedError
-
-    def call(self, function: Callable[..., None], *args: Any) -> None:
-        """function(*args), which changes some of its arguments."""
         raise NotImplementedError
 
     def run(self, kernel: Callable[..., None], *args: Any) -> None:

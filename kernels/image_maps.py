@@ -28,7 +28,7 @@ from minicvae.kernels.compiled_products import product, product_of_columns
 from minicvae.kernels.convolution import Pair, is_convolution, span, transposed_size, turned
 from minicvae.kernels.reference import Array
 
-__all__ = ["Backward", "Forward", "ImageMap", "convolution", "transposed"]
+__all__ = ["Backward", "Forward", "ImageMap", "Maker", "convolution", "transposed"]
 
 BLOCK = 3 << 18  # bytes: of the second cache of a core, what a block of images may fill
 FEW = 4  # channels: fewer are too short a run for the loops over tiles
