@@ -165,9 +165,9 @@ def kl_monte_carlo(mean, log_var, eps, kl, dmean, dlog_var):
 
 
 @kernel
-def elbo(nll, kl, weight, floor, dnll, dkl):
-    """loss, reconstruction and kl of a batch, summed in float64, and their derivatives; nll (s, n), kl (n, l)."""
-    n, l = kl.shape
+def elbo(nll, kl, weight, floor, dnll, dkl, sums):
+    """sums = loss, reconstruction and kl of a batch, in float64; and derivatives. nll (s, n), kl (n, l), weight ()."""
+    (n, l), beta = kl.shape, weight[()]
     reconstruction = 0.0
     for s in range(nll.shape[0]):
         for i in range(n):
@@ -182,12 +182,12 @@ def elbo(nll, kl, weight, floor, dnll, dkl):
     for j in range(l):
         mean = means[j] / n
         total += mean
-        loss += weight * (floor if mean < floor else mean)
-        means[j] = weight / n if mean > floor else 0.0
+        loss += beta * (floor if mean < floor else mean)
+        means[j] = beta / n if mean > floor else 0.0
     for i in range(n):
         for j in range(l):
             dkl[i, j] = means[j]
-    return loss, reconstruction, total
+    sums[0], sums[1], sums[2] = loss, reconstruction, total
 
 
 @kernel

@@ -27,7 +27,7 @@ from minicvae.kernels.compiled_tiles import (
     tiles,
     untile,
 )
-from minicvae.kernels.compiler import kernel
+from minicvae.kernels.compiler import inlined, kernel
 from minicvae.kernels.pieces import next_start
 from minicvae.kernels.spread import take
 
@@ -52,7 +52,7 @@ def slope(dy, y, first, g, of_maxima, db, activation):
         slope_times(dy.reshape(rows), y.reshape(rows), g.reshape(rows), db, activation)
 
 
-@kernel
+@inlined
 def next_part(queue, total, db, n):
     """The next part of n images and where it begins and ends; its sums, total and db, are zero."""
     parts = len(total)
@@ -72,7 +72,7 @@ def tile_products(V, U, M, n):
     pixels, results = V.reshape(16, -1, c_in), M.reshape(16, -1, M.shape[4])
     count = n * rows * columns
     for p in range(16):
-        product(pixels[p, :count], U[p], bool(0), results[p, :count], bool(0))
+        product(pixels[p, :count], U[p], False, results[p, :count], False)
 
 
 @kernel
@@ -111,7 +111,7 @@ def winograd_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx
             tiles(Q[:n], M, PLACES)
             count = n * V.shape[2] * V.shape[3]
             for p in range(16):
-                product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], bool(1))
+                product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], True)
             if need_dx:
                 tiles(Q[:n], M, WINDOW)
                 tile_products(M, U_back, V, n)
@@ -129,7 +129,7 @@ def upsampled(queue, x, y, first, b, activation, h, W, factor, before, u, line):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to = h[:n] if first.size else y[block]
-        product(x[block].reshape(-1, len(W)), W, bool(0), u[:n].reshape(-1, W.shape[1]), bool(0))
+        product(x[block].reshape(-1, len(W)), W, False, u[:n].reshape(-1, W.shape[1]), False)
         spread(u[:n], to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
         start = next_start(queue, len(x), len(h))
@@ -151,9 +151,9 @@ def upsampled_backward(
             slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
             spread_back(g[:n], u[:n], line, factor, before)
             du = u[:n].reshape(-1, cells)
-            product_of_columns(x[block].reshape(-1, c_in), du, total[number].reshape(c_in, cells), bool(1))
+            product_of_columns(x[block].reshape(-1, c_in), du, total[number].reshape(c_in, cells), True)
             if need_dx:
-                product(du, W, bool(1), dx[block].reshape(-1, c_in), bool(0))
+                product(du, W, True, dx[block].reshape(-1, c_in), False)
         number, begin, end = next_part(queue, total, db, len(x))
 
 
@@ -171,7 +171,7 @@ def upsampled_planes(queue, x, y, first, b, activation, h, W, factor, before, ro
         n = block.stop - start
         to, pixels = h[:n] if first.size else y[block], n * i_size * j_size
         u = room[: cells * pixels]
-        product(W.reshape(cells, c_in), x[block].reshape(pixels, c_in), bool(1), u.reshape(cells, pixels), bool(0))
+        product(W.reshape(cells, c_in), x[block].reshape(pixels, c_in), True, u.reshape(cells, pixels), False)
         spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
         start = next_start(queue, len(x), len(h))
@@ -197,9 +197,9 @@ def upsampled_planes_backward(
             u = room[: cells * pixels]
             spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
             du = u.reshape(cells, pixels)
-            product(du, x[block].reshape(pixels, c_in), bool(0), total[number].reshape(cells, c_in), bool(1))
+            product(du, x[block].reshape(pixels, c_in), False, total[number].reshape(cells, c_in), True)
             if need_dx:
-                product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), bool(0))
+                product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), False)
         number, begin, end = next_part(queue, total, db, len(x))
 
 
@@ -217,7 +217,7 @@ def shifted(queue, x, y, first, b, activation, h, W, before, room):
         to = h[:n] if first.size else y[block]
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
         planes(pixels[block], P, W.shape[:2], before)
-        product_of_columns(P, W.reshape(cells, -1), to.reshape(n * n_rows, -1), bool(0))
+        product_of_columns(P, W.reshape(cells, -1), to.reshape(n * n_rows, -1), False)
         finish(to, y[block], first[block], b, activation)
         start = next_start(queue, len(x), len(h))
 
@@ -237,7 +237,7 @@ def shifted_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx,
             slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
             P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
             planes(pixels[block], P, total.shape[1:3], before)
-            product(P, g[:n].reshape(n * n_rows, -1), bool(0), total[number].reshape(cells, -1), bool(1))
+            product(P, g[:n].reshape(n * n_rows, -1), False, total[number].reshape(cells, -1), True)
         number, begin, end = next_part(queue, total, db, len(x))
 
 
@@ -253,7 +253,7 @@ def windowed(queue, x, y, first, b, activation, h, W, form, room):
         n = block.stop - start
         to, P = h[:n] if first.size else y[block], room[: n * rows]
         windows(x[block], P, *form)
-        product(P, W, bool(0), to.reshape(n * rows, -1), bool(0))
+        product(P, W, False, to.reshape(n * rows, -1), False)
         finish(to, y[block], first[block], b, activation)
         start = next_start(queue, len(x), len(h))
 
@@ -272,9 +272,9 @@ def windowed_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx
             slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
             P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
             windows(x[block], P, *form)
-            product_of_columns(P, of_places, total[number], bool(1))
+            product_of_columns(P, of_places, total[number], True)
             if need_dx:
-                product(of_places, W, bool(1), P, bool(0))
+                product(of_places, W, True, P, False)
                 overlap_add(P, dx[block], *form)
         number, begin, end = next_part(queue, total, db, len(x))
 
@@ -290,7 +290,7 @@ def stamped(queue, x, y, first, b, activation, h, W, form, room):
         block = slice(start, min(start + len(h), len(x)))
         n = block.stop - start
         to, P = h[:n] if first.size else y[block], room[: n * pixels]
-        product(x[block].reshape(n * pixels, -1), W, bool(1), P, bool(0))
+        product(x[block].reshape(n * pixels, -1), W, True, P, False)
         overlap_add(P, to, *form)
         finish(to, y[block], first[block], b, activation)
         start = next_start(queue, len(x), len(h))
@@ -310,7 +310,7 @@ def stamped_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx,
             slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
             P = room[: n * pixels]
             windows(g[:n], P, *form)
-            product_of_columns(P, x[block].reshape(n * pixels, -1), total[number], bool(1))
+            product_of_columns(P, x[block].reshape(n * pixels, -1), total[number], True)
             if need_dx:
-                product(P, W, bool(0), dx[block].reshape(n * pixels, -1), bool(0))
+                product(P, W, False, dx[block].reshape(n * pixels, -1), False)
         number, begin, end = next_part(queue, total, db, len(x))

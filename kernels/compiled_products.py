@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicvae.kernels.compiled import add_rows_activate, slope_times
-from minicvae.kernels.compiler import kernel
+from minicvae.kernels.compiler import inlined, kernel
 from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS, VECTOR_BYTES, VECTORS, tile, transpose
 from minicvae.kernels.workspace import LINE
@@ -29,13 +29,13 @@ WIDE = 4  # times as wide as high a piece of dW may be: it is written row by row
 ALL = -1  # in place of the first count of a list of terms: nothing is listed, and none left out
 
 
-@kernel
+@inlined
 def all_terms():
     """Says to `multiply` that no term is left out."""
     return np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)
 
 
-@kernel
+@inlined
 def cut(m, n, terms, size):
     """How many strips of columns and groups of rows an (m, n) result of numbers of that size is cut into.
 
@@ -49,7 +49,7 @@ def cut(m, n, terms, size):
     return strips, groups
 
 
-@kernel
+@inlined
 def cut_sums(m, n, size):
     """How many columns and rows of pieces (m, n) sums over the examples are cut into, numbers of that size.
 
@@ -73,20 +73,20 @@ def cut_sums(m, n, size):
     return columns, groups
 
 
-@kernel
+@inlined
 def part(number, parts, length, unit):
     """Where a part of `range(length)` begins and ends, in whole units."""
     units = (length + unit - 1) // unit
     return min(units * number // parts * unit, length), min(units * (number + 1) // parts * unit, length)
 
 
-@kernel
+@inlined
 def blocks_of(terms):
     """Into how many blocks a sum is cut; block i is `part(i, blocks, terms, 1)`."""
     return (terms + TERMS - 1) // TERMS
 
 
-@kernel
+@inlined
 def at_a_line(size, dtype):
     """An uninitialised array (size,) that begins at a cache line, lest each vector of it lie on two."""
     room = np.empty(size + LINE, dtype)
@@ -170,7 +170,7 @@ def multiply_examples(x, kept, g, dW, bounds, accumulate):
             i += rows
 
 
-@kernel
+@inlined
 def apart(columns, size):
     """How far apart the rows of a copied piece are: whole vectors, and not a power of two of them.
 
@@ -180,7 +180,7 @@ def apart(columns, size):
     return ((columns + lanes - 1) // lanes | 1) * lanes
 
 
-@kernel
+@inlined
 def copy_piece(b, at, row, columns, depth, piece, width):
     """piece_kj = b[at + k row + j], j < columns, k < depth; its rows are `width` apart."""
     for k in range(depth):
@@ -189,7 +189,7 @@ def copy_piece(b, at, row, columns, depth, piece, width):
             copy[j] = source[j]
 
 
-@kernel
+@inlined
 def transpose_piece(b, at, row, columns, depth, piece, width):
     """piece_kj = b[at + j row + k], j < columns, k < depth; its rows are `width` apart."""
     lanes = VECTOR_BYTES // b.itemsize
@@ -203,7 +203,7 @@ def transpose_piece(b, at, row, columns, depth, piece, width):
                         piece[v * width + u] = b[at + u * row + v]
 
 
-@kernel
+@inlined
 def piece_of(number, columns, groups, m, n, unit):
     """Where the rows of a piece of an (m, n) result begin and end, and where its columns do, in whole units."""
     i0, i1 = part(number // columns, groups, m, ROWS)
@@ -239,7 +239,7 @@ def dense(queue, x, kept, W, h, accumulate, last, gathered, rows, b, activation)
     number = take(queue, strips * groups)
     while number < strips * groups:
         bounds = piece_of(number, strips, groups, n, d_out, lanes)
-        multiply(x, kept, W, bool(0), h, bounds, accumulate)
+        multiply(x, kept, W, False, h, bounds, accumulate)
         if last:
             add_rows_activate(h, gathered, rows, b, activation, *bounds)
         number = take(queue, strips * groups)
@@ -280,7 +280,7 @@ def dense_backward(queue, x, kept, g, W, dW, accumulate, dx, need_dx):
     while number < first + columns * groups:
         if number < first:
             bounds = piece_of(number, strips, dx_groups, n, d_in, lanes)
-            multiply(g, all_terms(), W, bool(1), dx, bounds, bool(0))  # Numba compiles anew for True and False
+            multiply(g, all_terms(), W, True, dx, bounds, False)
         else:
             bounds = piece_of(number - first, columns, groups, d_in, d_out, VECTORS * lanes)
             multiply_examples(x, kept, g, dW, bounds, accumulate)

@@ -1,8 +1,11 @@
 """How a loop is compiled, and where what came of it is kept until the sources change.
 
+A `kernel` has code of its own, which is there once however many others call it (`linking.py`); what is `inlined`, as
+small helpers are, is compiled into each of them.
+
 Compiler flags, each for a reason: `error_model="numpy"` (a check for division by zero would keep loops from
 vectorising), `fastmath` without `nnan` and `ninf` (sums may be reordered, but NaN and infinity must come through,
-but for what `zeros.py` leaves out).
+but for what `zeros.py` leaves out), `no_cfunc_wrapper` (nobody calls kernels from C).
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from typing import Any
 
 from numba import config, njit
 from numba.core import caching
+from numba.extending import register_jitable
+
+from minicvae.kernels.linking import linked
 
 
 @cache
@@ -53,7 +59,12 @@ class Home(WithAllSources, caching.UserWideCacheLocator):
 PLACES = ",".join(f"{__name__}.{place.__name__}" for place in (Chosen, Beside, Home))
 
 
-FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"}}
+FLAGS = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz", "arcp", "afn"},
+}
 
 
 @contextmanager
@@ -118,6 +129,11 @@ def _kept_by_one_at_a_time(compiled: Any) -> Any:
     return compiled
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """`function`, a copy of which is compiled into each kernel that calls it; elsewhere it is Python's."""
+    return register_jitable(**FLAGS)(function)
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
@@ -127,4 +143,4 @@ def kernel(function: Callable[..., Any]) -> Any:
         compiled = njit(**FLAGS)(function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
-    return _compiled_in_one_go(compiled)
+    return compiled if config.DISABLE_JIT else linked(_compiled_in_one_go(compiled))

@@ -16,7 +16,7 @@ import numpy as np
 from minicvae.kernels import compiled, compiled_products, pieces, zeros
 from minicvae.kernels.cpu_images import CpuImages
 from minicvae.kernels.job import Job
-from minicvae.kernels.recorded import NotRecordableError, Recorded, Recording, assign, plain
+from minicvae.kernels.recorded import Recorded, Recording, assign, plain
 from minicvae.kernels.reference import Array, OneHot, Part, row_blocks
 from minicvae.kernels.spread import Helpers
 from minicvae.kernels.steps import portions
@@ -26,10 +26,6 @@ BIAS_PARTS = 4  # of the examples, whose gradients of a bias are added up apart
 AHEAD = 2**17  # bytes of what is drawn ahead of the steps that need it
 NO_LABELS = np.empty((0, 0), np.int64)
 ALL_TERMS = np.empty((0, 0), np.int32), np.empty((0, 0), np.int64)  # no list: as `compiled_products.all_terms`
-
-
-def _elbo(nll: Array, kl: Array, weight: Array, floor: float, dnll: Array, dkl: Array, numbers: Array) -> None:
-    numbers[...] = compiled.elbo(nll, kl, float(weight), floor, dnll, dkl)
 
 
 class Cpu(CpuImages):
@@ -116,7 +112,7 @@ class Cpu(CpuImages):
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of zeros, for keeps."""
         if self.recording.notes is not None:
-            raise NotRecordableError("it would not be zero again at the next step")
+            return self.recording.notes.zeros(shape, dtype)
         result = aligned(shape, dtype)
         result[...] = 0
         return result
@@ -246,8 +242,9 @@ class Cpu(CpuImages):
     def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
         """Sums and derivatives in one pass."""
         dnll, dkl = self.empty(nll.shape, nll.dtype), self.empty(kl.shape, kl.dtype)
-        numbers = self.empty((3,), np.float64)
-        self.call(_elbo, nll, kl, weight, floor, dnll, dkl, numbers)
+        place, numbers = self.empty((), np.float64), self.empty((3,), np.float64)
+        self.call(assign, place, weight)
+        self.call(compiled.elbo, nll, kl, place, float(floor), dnll, dkl, numbers)
         return numbers[0], numbers[1], numbers[2], dnll, dkl
 
     def bernoulli(self, logits: Array, x: Array) -> tuple[Array, Array]:

@@ -12,9 +12,9 @@ second kernel around the first.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
-from struct import Struct
+from struct import pack
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,22 @@ class Job:
         if not config.DISABLE_JIT:
             words: list[int | float] = []
             try:
-                kind = _described(arguments, words)
+                self._kind = tuple([_described(argument, words) for argument in arguments])
             except TypeError as error:
                 raise TypeError(f"{kernel.__name__}: {error}") from None
-            self.code, layout = _entry(kernel, kind)
-            self._frame = np.frombuffer(layout.pack(*words), np.int64)
+            layout = "".join(["d" if type(word) is float else "q" for word in words])
+            self._frame = np.frombuffer(pack(layout, *words), np.int64)
             self.frame = self._frame.ctypes.data
+
+    @property
+    def signature(self) -> tuple[types.Type, ...]:
+        """What the kernel has to be compiled for."""
+        return QUEUE_TYPE, *map(_numba_type, self._kind)
+
+    @cached_property
+    def code(self) -> int:
+        """Where the code is that calls the kernel; compiled where it has to be."""
+        return _entry(self.kernel, self._kind)
 
     def run(self, state: np.ndarray) -> None:
         """Returns when all pieces are done.
@@ -92,8 +102,8 @@ def _numba_type(kind: Kind) -> types.Type:
 
 @cache
 @global_compiler_lock
-def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
-    """The address of the code that calls the kernel for such arguments, and how their words are packed."""
+def _entry(kernel: Any, kind: tuple[Kind, ...]) -> int:
+    """The address of the code that calls the kernel for such arguments."""
     wanted = QUEUE_TYPE, *map(_numba_type, kind)
     kernel.compile(wanted)
     made = kernel.overloads[wanted]
@@ -118,7 +128,7 @@ def _entry(kernel: Any, kind: tuple[Kind, ...]) -> tuple[int, Struct]:
 
     engine.add_module(binding.parse_assembly(str(module)))
     engine.finalize_object()
-    return engine.get_function_address(function.name), Struct("".join(taken.layout))
+    return engine.get_function_address(function.name)
 
 
 @cache
@@ -129,17 +139,15 @@ def _engine() -> tuple[binding.ExecutionEngine, binding.TargetMachine]:
 
 
 class _Words:
-    """Takes the arguments up, word by word. layout: the words, as `Struct` names them."""
+    """Takes the arguments up, word by word."""
 
     def __init__(self, context: Any, builder: Any, frame: Any) -> None:
-        self.context, self.builder, self.layout = context, builder, list[str]()
+        self.context, self.builder, self._numbers = context, builder, count()
         self.frame = builder.bitcast(frame, _WORD.as_pointer())
 
-    def next(self, letter: str = "q") -> Any:
-        """The next word, a whole number."""
-        place = self.builder.gep(self.frame, [_WORD(len(self.layout))])
-        self.layout.append(letter)
-        return self.builder.load(place)
+    def next(self) -> Any:
+        """The next word."""
+        return self.builder.load(self.builder.gep(self.frame, [_WORD(next(self._numbers))]))
 
     def value(self, kind: types.Type) -> Any:
         """The next argument."""
@@ -149,7 +157,7 @@ class _Words:
         if isinstance(kind, types.BaseTuple):
             return self.context.make_tuple(self.builder, kind, [self.value(item) for item in kind.types])
         if isinstance(kind, types.Float):
-            return self.builder.bitcast(self.next("d"), _NUMBER)
+            return self.builder.bitcast(self.next(), _NUMBER)
         return self.builder.trunc(self.next(), _FLAG) if kind is types.boolean else self.next()
 
     def array(self, kind: types.Array, data: Any, shape: list[Any], strides: list[Any]) -> Any:

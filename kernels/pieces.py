@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from minicvae.kernels import compiled, compiled_images
-from minicvae.kernels.compiler import kernel
+from minicvae.kernels.compiler import inlined, kernel
 from minicvae.kernels.spread import take
 
 ROWS, NUMBERS = 8, 2**14  # of a piece: rows of pixels, numbers of a flat array; of images one is a piece
 
 
-@kernel
+@inlined
 def next_start(queue, length, unit):
     """Where the next piece of `range(length)` begins, or a number that is not below `length`."""
     return unit * take(queue, (length + unit - 1) // unit)

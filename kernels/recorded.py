@@ -65,6 +65,10 @@ class Notes:
         """An uninitialised array."""
         return Noted(self._memory.empty(shape, np.dtype(dtype)), self)
 
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Noted:
+        """There is none."""
+        raise NotRecordableError("it would not be zero again at the next step")
+
 
 class Recording(threading.local):
     """The notes of what this thread records at the moment, or None."""

@@ -162,7 +162,7 @@ def _add_compiled(state, i, value):
 # The caller and the helper
 
 
-@compiler.kernel
+@compiler.inlined
 def take(queue, pieces):
     """The next of so many pieces, or `pieces` where none is left.
 
@@ -220,6 +220,10 @@ def helping(state, number):
             pause()
 
 
+STATE = types.int64[::1]
+SIGNATURES = {run: (STATE, types.int64, types.int64), helping: (STATE, types.int64)}  # what they are compiled for
+
+
 class Helpers:
     """Threads that help, from the first call of `state` on.
 
@@ -254,7 +258,7 @@ class Helpers:
             self._state, self._asleep = _state(self.size), []
             self._bells = [threading.Semaphore(0) for _ in range(self.size - 1)]
             if self._bells:
-                helping.compile((types.int64[::1], types.int64))  # here, while no thread could be torn by a fork
+                helping.compile(SIGNATURES[helping])  # here, while no thread could be torn by a fork
             for i, bell in enumerate(self._bells):
                 threading.Thread(
                     target=_live, args=(self._state, bell, self._asleep, i), name="minicvae helper", daemon=True

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicvae.kernels.compiled_products import ALL, TERMS, part
-from minicvae.kernels.compiler import kernel
+from minicvae.kernels.compiler import inlined, kernel
 from minicvae.kernels.spread import take
 from minicvae.kernels.tiles import ROWS
 
@@ -34,7 +34,7 @@ def room(rows, terms):
     return ((tiles, terms), np.int32), ((tiles, blocks), np.int64)
 
 
-@kernel
+@inlined
 def mostly(x):
     """Whether most of x is zero, by a sample."""
     flat = x.reshape(x.size)
@@ -99,7 +99,7 @@ def of_columns(queue, x, terms, counts):
         piece = take(queue, pieces)
 
 
-@kernel
+@inlined
 def keep(size, kept):
     """The places of what is not zero, and how many there are; no branch, for nobody can foresee it."""
     count = 0

@@ -1,8 +1,8 @@
 """The kernels of a training compiled by two processes, where this machine has not compiled them yet.
 
-Numba compiles one function at a time, and keeps what it has compiled on disk. So one process compiles what a step needs
-on its way forward, this one mostly what it needs on its way back, and each finds there what the other has done. Another
-optimiser than Adam is compiled when it is first called.
+Numba compiles one function at a time, and keeps what it has compiled on disk. So one process begins at the first kernel
+of a training, the other at the last, and each finds there what the other has done. Another optimiser than Adam is
+compiled when it is first called.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
+from numba import config, typeof
 from numba.core import event
 
 from minicvae.conditions import draw
-from minicvae.kernels import Array, Reference, load, pieces
-from minicvae.kernels.spread import cores
+from minicvae.kernels import load
+from minicvae.kernels.job import Job
+from minicvae.kernels.spread import SIGNATURES, cores
 from minicvae.model import build
 from minicvae.optimizers import get
 from minicvae.randomness import Purpose, generator
@@ -27,10 +28,8 @@ from minicvae.randomness import Purpose, generator
 __all__ = ["compile_ahead"]
 
 EXAMPLES = 64  # enough for every kernel to be wanted (`zeros.WORTH_LISTING`)
-BY_NUMPY = (
-    *("dense", "bernoulli", "gaussian", "reparameterise", "kl_standard", "kl_monte_carlo"),
-    *("conv2d", "conv2d_transpose", "upsample_conv2d", "max_pool", "upsample"),
-)
+
+Wanted = dict[tuple[Any, tuple[Any, ...]], None]  # kernels, each with the types of its arguments; in order
 
 
 class _First(event.Listener):
@@ -48,68 +47,76 @@ class _First(event.Listener):
         pass
 
 
+class _NothingDone:
+    """In the place of `recorded.Notes`: writes down which kernels are wanted, and calls none; all arrays are zero."""
+
+    def __init__(self) -> None:
+        self.wanted: Wanted = dict.fromkeys(SIGNATURES.items())
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Of a job its kernel; NumPy's functions need not be compiled."""
+        if isinstance(args[0], Job):
+            self.wanted[args[0].kernel, args[0].signature] = None
+        elif hasattr(function, "signatures"):
+            self.wanted[function, tuple(map(typeof, args))] = None
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array that nothing will be written to."""
+        return np.zeros(shape, dtype)
+
+    zeros = empty
+
+
 def compile_ahead(preset: str, dtype: str) -> None:
-    """Let both halves be compiled, and wait for them; where they are compiled already they are loaded."""
+    """Compile all kernels of a training, with help; where they are compiled already they are loaded."""
+    if config.DISABLE_JIT:
+        return
+    wanted = _wanted(preset, dtype)
+    with _helped([sys.executable, "-P", "-m", __name__, preset, dtype], wanted):
+        for kernel, signature in wanted:
+            kernel.compile(signature)
+
+
+@contextmanager
+def _helped(command: list[str], wanted: Wanted) -> Iterator[None]:
+    """A process that compiles, too, from the first moment that something is compiled to the end."""
     others: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        if cores() < 2 or not pieces.adam.stats.cache_path:
+        if cores() < 2 or not all(kernel.stats.cache_path for kernel, _ in wanted):
             return  # nobody would be faster, or could pass on what is compiled
-        command = [sys.executable, "-P", "-m", __name__, preset, dtype]
         with suppress(OSError):  # then this process compiles everything
             others.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     listener = _First(start)
     event.register("numba:compile", listener)
     try:
-        _back(preset, dtype)
-        for other in others:
-            other.wait()  # if it failed, this process compiles what is missing, and says what is wrong
+        yield
     finally:
         event.unregister("numba:compile", listener)
         for other in others:
             other.kill()
 
 
-def _back(preset: str, dtype: str) -> None:
-    """The kernels of a step's backward and update, and small ones of the forward, whose process has more to do."""
+def _wanted(preset: str, dtype: str) -> Wanted:
+    """What an evaluation, a step and new images call, in that order."""
     kernels, rng = load("cpu"), generator(0, Purpose.SHUFFLE)
-    with _forward_by_numpy(kernels):
+    notes = kernels.recording.notes = _NothingDone()  # type: ignore[attr-defined]
+    try:
         model = build(preset, dtype=dtype)
-        x = np.zeros((EXAMPLES, model.data_dim), dtype)
-        parts = model.condition.encode(draw(model.condition, EXAMPLES, rng), kernels, x.dtype)
-        _, backward = model.loss_and_backward(x, parts, model.noise(EXAMPLES, 0, Purpose.TRAIN))
+        x, c = np.zeros((EXAMPLES, *model.image_shape), np.uint8), draw(model.condition, EXAMPLES, rng)
+        model.evaluate(x, c)
+        images, parts = model.check_data(x, c)
+        batch = kernels.gather(images, np.arange(EXAMPLES), model.dtype)
+        _, backward = model.loss_and_backward(batch, parts, model.noise(EXAMPLES, 0, Purpose.TRAIN))
         backward()
         model.start(get("adam"))(0.0)
-    kernels.sigmoid(x)
-
-
-@contextmanager
-def _forward_by_numpy(kernels: Reference) -> Iterator[None]:
-    """The kernels that the other process compiles are computed as the reference does, within."""
-
-    def conv2d_max_pool(*args: Any) -> tuple[Array, Array]:
-        y, kept = Reference.conv2d_max_pool(kernels, *args)
-        # Where the maxima are said to lie does not matter.
-        return y, np.zeros(y.shape, np.uint8) if args[-1] == (2, 2) else kept
-
-    for name in BY_NUMPY:
-        setattr(kernels, name, partial(getattr(Reference, name), kernels))
-    setattr(kernels, conv2d_max_pool.__name__, conv2d_max_pool)
-    try:
-        yield
+        model.generate(c)
     finally:
-        for name in (*BY_NUMPY, conv2d_max_pool.__name__):
-            delattr(kernels, name)
-
-
-def _forward(preset: str, dtype: str) -> None:
-    """The kernels of a model's forward, and of its pictures."""
-    model, rng = build(preset, dtype=dtype), generator(0, Purpose.SHUFFLE)
-    images, c = np.zeros((EXAMPLES, *model.image_shape), np.uint8), draw(model.condition, EXAMPLES, rng)
-    model.evaluate(images, c)
-    model.generate(c)
+        kernels.recording.notes = None  # type: ignore[attr-defined]
+    return notes.wanted
 
 
 if __name__ == "__main__":
-    _forward(*sys.argv[1:])
+    for kernel, signature in reversed(_wanted(*sys.argv[1:])):
+        kernel.compile(signature)

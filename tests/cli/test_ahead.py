@@ -1,12 +1,16 @@
 """Two processes compile what a training needs, and nothing is left to compile for its steps."""
 
+import runpy
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from numba.core import event
+from numba.core.dispatcher import Dispatcher
 
 from minicvae.cli import ahead
 from minicvae.models.presets import PRESETS
@@ -26,8 +30,7 @@ def compiled_for():
     return {(k.__module__, k.__name__, str(s)) for k in kernels for s in k.nopython_signatures}
 
 preset, dtype = sys.argv[1:]
-ahead._back(preset, dtype)
-ahead._forward(preset, dtype)
+ahead.compile_ahead(preset, dtype)
 before, model = compiled_for(), build(preset, dtype=dtype)
 images = np.random.default_rng(0).integers(0, 256, (20, *model.image_shape), np.uint8)
 c = draw(model.condition, 20, np.random.default_rng(0))
@@ -38,11 +41,38 @@ print(*sorted(compiled_for() - before), sep="\\n", end="")
 
 
 @pytest.mark.parametrize(("preset", "dtype"), [("mlp", "float32"), *((name, "float64") for name in PRESETS)])
-def test_what_two_processes_compile_is_all_that_a_training_needs(preset, dtype):
+def test_what_is_compiled_ahead_is_all_that_a_training_needs(preset, dtype):
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IS_LEFT, preset, dtype], capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+
+
+def test_to_know_what_is_wanted_nothing_is_compiled_or_left_behind():
+    kernels = ahead.load("cpu")
+    with event.install_listener("numba:compile", Compiles()) as compiles:
+        first, again = ahead._wanted("mlp", "float64"), ahead._wanted("mlp", "float64")
+    assert (compiles.count, kernels.recording.notes) == (0, None)
+    assert [*first] == [*again]
+    assert {"dense", "dense_backward", "adam", "sigmoid"} <= {kernel.__name__ for kernel, _ in first}
+
+
+def test_an_error_on_the_way_leaves_the_kernels_as_they_were():
+    with pytest.raises(ValueError, match="preset"):
+        ahead._wanted("no such preset", "float32")
+    assert ahead.load("cpu").recording.notes is None
+
+
+class Compiles(event.Listener):
+    """How often something is compiled."""
+
+    count = 0
+
+    def on_start(self, event):
+        self.count += 1
+
+    def on_end(self, event):
+        pass
 
 
 class Process:
@@ -51,11 +81,23 @@ class Process:
     def __init__(self, command, **more):
         self.command, self.done = command, []
 
-    def wait(self):
-        self.done.append("wait")
-
     def kill(self):
         self.done.append("kill")
+
+
+class Kernel:
+    """In the place of a kernel: what it was compiled for. functions: how many functions Numba compiles for that."""
+
+    def __init__(self, functions, path="somewhere", error=None):
+        self.functions, self.error, self.done = functions, error, []
+        self.stats = SimpleNamespace(cache_path=path)
+
+    def compile(self, signature):
+        for _ in range(self.functions):
+            compile_something()
+        if self.error:
+            raise self.error
+        self.done.append(signature)
 
 
 def compile_something():
@@ -63,7 +105,7 @@ def compile_something():
         pass
 
 
-def compile_ahead(monkeypatch, back, cores=2, path="somewhere", start=Process):
+def compile_ahead(monkeypatch, *kernels, cores=2, start=Process):
     """The processes that were started."""
     started = []
 
@@ -71,41 +113,57 @@ def compile_ahead(monkeypatch, back, cores=2, path="somewhere", start=Process):
         started.append(start(command, **more))
         return started[-1]
 
-    adam = SimpleNamespace(stats=SimpleNamespace(cache_path=path))
-    monkeypatch.setattr(ahead, "pieces", SimpleNamespace(adam=adam))
+    monkeypatch.setattr(ahead, "_wanted", lambda *given: {(k, given): None for k in kernels})
     monkeypatch.setattr(ahead, "cores", lambda: cores)
     monkeypatch.setattr(ahead.subprocess, "Popen", popen)
-    monkeypatch.setattr(ahead, "_back", back)
     with suppress(KeyboardInterrupt):
         ahead.compile_ahead("mlp", "float64")
+        assert [k.done for k in kernels] == [[("mlp", "float64")]] * len(kernels)
     compile_something()  # which is no business of a second process any more
     return started
 
 
 @pytest.mark.parametrize("functions", [0, 1, 3])
-def test_a_second_process_is_started_where_something_is_compiled_and_waited_for(monkeypatch, functions):
-    started = compile_ahead(monkeypatch, lambda *given: [compile_something() for _ in range(functions)])
-    assert [process.done for process in started] == [["wait", "kill"]] * (functions > 0)
-    for process in started:
-        assert process.command[1:] == ["-P", "-m", "minicvae.cli.ahead", "mlp", "float64"]
+def test_a_second_process_helps_where_something_is_compiled(monkeypatch, functions):
+    started = compile_ahead(monkeypatch, Kernel(0), Kernel(functions), Kernel(1))
+    assert [process.done for process in started] == [["kill"]]
+    assert started[0].command[1:] == ["-P", "-m", "minicvae.cli.ahead", "mlp", "float64"]
+
+
+def test_none_is_started_where_all_is_compiled(monkeypatch):
+    assert compile_ahead(monkeypatch, Kernel(0), Kernel(0)) == []
 
 
 @pytest.mark.parametrize(("cores", "path"), [(1, "somewhere"), (2, None)])
 def test_none_is_started_where_that_would_not_help(monkeypatch, cores, path):
-    assert compile_ahead(monkeypatch, lambda *given: compile_something(), cores, path) == []
+    assert compile_ahead(monkeypatch, Kernel(1), Kernel(1, path), cores=cores) == []
 
 
 def test_where_there_can_be_no_second_process_the_first_compiles_everything(monkeypatch):
     def refuse(command, **more):
         raise OSError("there are too many")
 
-    assert compile_ahead(monkeypatch, lambda *given: compile_something(), start=refuse) == []
+    assert compile_ahead(monkeypatch, Kernel(1), Kernel(1), start=refuse) == []
 
 
 def test_ctrl_c_ends_the_second_process(monkeypatch):
-    def interrupted(*given):
-        compile_something()
-        raise KeyboardInterrupt
-
-    (process,) = compile_ahead(monkeypatch, interrupted)
+    (process,) = compile_ahead(monkeypatch, Kernel(1), Kernel(1, error=KeyboardInterrupt()))
     assert process.done == ["kill"]
+
+
+def test_the_second_process_compiles_from_the_last_to_the_first(monkeypatch):
+    order = []
+    monkeypatch.setattr(Dispatcher, "compile", lambda self, signature: order.append((self, signature)))
+    for kernel, _ in (wanted := [*ahead._wanted("latent2d", "float64")]):
+        monkeypatch.setattr(kernel, "compile", partial(Dispatcher.compile, kernel))
+    monkeypatch.setattr(sys, "argv", ["ahead", "latent2d", "float64"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module is there already
+        runpy.run_module("minicvae.cli.ahead", run_name="__main__")
+    assert order == wanted[::-1]
+
+
+def test_without_the_compiler_there_is_nothing_to_do(monkeypatch):
+    monkeypatch.setattr(ahead, "config", SimpleNamespace(DISABLE_JIT=1))
+    monkeypatch.setattr(ahead, "_wanted", None)
+    assert ahead.compile_ahead("mlp", "float32") is None

@@ -74,7 +74,7 @@ def test_what_is_read_only_is_not_written():
     y = np.zeros((3, 4))
     y.flags.writeable = False
     with pytest.raises(TypingError, match="readonly"):
-        Job(copy, (np.ones((3, 4)), y))
+        Job(copy, (np.ones((3, 4)), y)).run(alone())
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
@@ -142,10 +142,10 @@ def test_what_is_in_the_arrays_counts_when_the_job_is_run_and_the_arrays_are_kep
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
 def test_for_arguments_of_the_same_kind_nothing_is_compiled_again():
     x, y = np.zeros((3, 4), np.float32), np.zeros((3, 4), np.float32)
-    first, count = Job(double, (x, y)), len(double.signatures)
-    second = Job(double, (y[:2], x[1:]))
-    assert (second.code, len(double.signatures)) == (first.code, count)
-    assert Job(double, (x, y[:, :3])).code != first.code
+    code, count = Job(double, (x, y)).code, len(double.signatures)
+    assert Job(double, (y[:2], x[1:])).code == code
+    assert len(double.signatures) == count
+    assert Job(double, (x, y[:, :3])).code != code
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python takes anything")
