@@ -90,14 +90,12 @@ def slope_times(dy, y, g, db, activation):
 def add_parts(sums, total, accumulate, i, j):
     """total_k = Σ_p sums_pk, or total_k += it, for k = i, ..., j - 1 as far as there are so many."""
     part = total[i:j]
+    if not accumulate:
+        part[:] = 0
     for p in range(len(sums)):
         row = sums[p, i:j]
-        if p > 0 or accumulate:
-            for k in range(len(part)):
-                part[k] += row[k]
-        else:
-            for k in range(len(part)):
-                part[k] = row[k]
+        for k in range(len(part)):
+            part[k] += row[k]
 
 
 @kernel

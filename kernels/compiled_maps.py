@@ -32,10 +32,16 @@ from minicvae.kernels.pieces import next_start
 from minicvae.kernels.spread import take
 
 
+@inlined
+def pooled(first):
+    """Whether the places of the maxima are asked for: what is not pooled has none, in no channel."""
+    return first.shape[3] > 0
+
+
 @kernel
 def finish(h, y, first, b, activation):
     """y = f(h + b) of y = h, or y = f(max h + b) where the places of the maxima are asked for."""
-    if first.size:
+    if pooled(first):
         max_pool_2x2(h, y, first)
     rows = y.reshape(-1, len(b))
     add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), b, activation, 0, len(rows), 0, len(b))
@@ -45,7 +51,7 @@ def finish(h, y, first, b, activation):
 def slope(dy, y, first, g, of_maxima, db, activation):
     """g = dy ⊙ f', and db += Σ g; where y is of maxima g is as large as what they were taken from."""
     rows = (-1, len(db))
-    if first.size:
+    if pooled(first):
         slope_times(dy.reshape(rows), y.reshape(rows), of_maxima.reshape(rows), db, activation)
         max_pool_2x2_backward(of_maxima, first, g)
     else:
@@ -53,16 +59,32 @@ def slope(dy, y, first, g, of_maxima, db, activation):
 
 
 @inlined
-def next_part(queue, total, db, n):
-    """The next part of n images and where it begins and ends; its sums, total and db, are zero."""
-    parts = len(total)
-    number = take(queue, parts)
-    if number < parts:
+def blocks(queue, x, y, first, h):
+    """The blocks of images that this thread takes: where in x and y, how many, and where their sums go."""
+    start = next_start(queue, len(x), len(h))
+    while start < len(x):
+        block = slice(start, min(start + len(h), len(x)))
+        n = block.stop - start
+        yield block, n, h[:n] if pooled(first) else y[block]
+        start = next_start(queue, len(x), len(h))
+
+
+@inlined
+def parts(queue, x, total, db, g):
+    """The parts of the images that this thread takes, block by block: the part's number, where in x, and how many.
+
+    The sums of a part, total[number] and db[number], are zero at its beginning.
+    """
+    number = take(queue, len(total))
+    while number < len(total):
         sums, row = total[number].reshape(-1), db[number]
         sums[:] = 0
         row[:] = 0
-    begin, end = part(number, parts, n, 1)
-    return number, begin, end
+        begin, end = part(number, len(total), len(x), 1)
+        for start in range(begin, end, len(g)):
+            block = slice(start, min(start + len(g), end))
+            yield number, block, block.stop - start
+        number = take(queue, len(total))
 
 
 @kernel
@@ -80,17 +102,12 @@ def winograd(queue, x, y, first, b, activation, h, U, P, V, M):
     """y of `Winograd`."""
     own = queue[1]
     h, P, V, M = h[own], P[own], V[own], M[own]
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to = h[:n] if first.size else y[block]
+    for block, n, to in blocks(queue, x, y, first, h):
         phases(x[block], P[:n])
         tiles(P[:n], V, WINDOW)
         tile_products(V, U, M, n)
         untile(M, to)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -99,24 +116,19 @@ def winograd_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx
     own = queue[1]
     g, of_maxima, P, Q, V, M = g[own], of_maxima[own], P[own], Q[own], V[own], M[own]
     pixels, gradients = V.reshape(16, -1, x.shape[3]), M.reshape(16, -1, g.shape[3])
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            phases(x[block], P[:n])
-            phases(g[:n], Q[:n])
-            tiles(P[:n], V, WINDOW)
-            tiles(Q[:n], M, PLACES)
-            count = n * V.shape[2] * V.shape[3]
-            for p in range(16):
-                product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], True)
-            if need_dx:
-                tiles(Q[:n], M, WINDOW)
-                tile_products(M, U_back, V, n)
-                untile(V, dx[block])
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        phases(x[block], P[:n])
+        phases(g[:n], Q[:n])
+        tiles(P[:n], V, WINDOW)
+        tiles(Q[:n], M, PLACES)
+        count = n * V.shape[2] * V.shape[3]
+        for p in range(16):
+            product_of_columns(pixels[p, :count], gradients[p, :count], total[number, p], True)
+        if need_dx:
+            tiles(Q[:n], M, WINDOW)
+            tile_products(M, U_back, V, n)
+            untile(V, dx[block])
 
 
 @kernel
@@ -124,15 +136,10 @@ def upsampled(queue, x, y, first, b, activation, h, W, factor, before, u, line):
     """y of `Upsampled`; W (c_in, kh kw c_out)."""
     own = queue[1]
     h, u, line = h[own], u[own], line[own]
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to = h[:n] if first.size else y[block]
+    for block, n, to in blocks(queue, x, y, first, h):
         product(x[block].reshape(-1, len(W)), W, False, u[:n].reshape(-1, W.shape[1]), False)
         spread(u[:n], to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -143,18 +150,13 @@ def upsampled_backward(
     own = queue[1]
     g, of_maxima, u, line = g[own], of_maxima[own], u[own], line[own]
     c_in, cells = W.shape
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            spread_back(g[:n], u[:n], line, factor, before)
-            du = u[:n].reshape(-1, cells)
-            product_of_columns(x[block].reshape(-1, c_in), du, total[number].reshape(c_in, cells), True)
-            if need_dx:
-                product(du, W, True, dx[block].reshape(-1, c_in), False)
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        spread_back(g[:n], u[:n], line, factor, before)
+        du = u[:n].reshape(-1, cells)
+        product_of_columns(x[block].reshape(-1, c_in), du, total[number].reshape(c_in, cells), True)
+        if need_dx:
+            product(du, W, True, dx[block].reshape(-1, c_in), False)
 
 
 @kernel
@@ -165,16 +167,12 @@ def upsampled_planes(queue, x, y, first, b, activation, h, W, factor, before, ro
     channels, kh, kw, c_in = W.shape
     _, i_size, j_size, _ = x.shape
     cells = channels * kh * kw
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to, pixels = h[:n] if first.size else y[block], n * i_size * j_size
+    for block, n, to in blocks(queue, x, y, first, h):
+        pixels = n * i_size * j_size
         u = room[: cells * pixels]
         product(W.reshape(cells, c_in), x[block].reshape(pixels, c_in), True, u.reshape(cells, pixels), False)
         spread_planes(u.reshape(channels, kh, kw, n, i_size, j_size), to, line, factor, before)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -187,20 +185,15 @@ def upsampled_planes_backward(
     channels, kh, kw, c_in = W.shape
     _, i_size, j_size, _ = x.shape
     cells = channels * kh * kw
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            pixels = n * i_size * j_size
-            u = room[: cells * pixels]
-            spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
-            du = u.reshape(cells, pixels)
-            product(du, x[block].reshape(pixels, c_in), False, total[number].reshape(cells, c_in), True)
-            if need_dx:
-                product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), False)
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        pixels = n * i_size * j_size
+        u = room[: cells * pixels]
+        spread_planes_back(g[:n], u.reshape(channels, kh, kw, n, i_size, j_size), line, factor, before)
+        du = u.reshape(cells, pixels)
+        product(du, x[block].reshape(pixels, c_in), False, total[number].reshape(cells, c_in), True)
+        if need_dx:
+            product_of_columns(du, W.reshape(cells, c_in), dx[block].reshape(pixels, c_in), False)
 
 
 @kernel
@@ -210,16 +203,11 @@ def shifted(queue, x, y, first, b, activation, h, W, before, room):
     h, room = h[own], room[own]
     cells, n_rows = W.shape[0] * W.shape[1], x.shape[1] * x.shape[2]
     pixels = x.reshape(x.shape[:3])
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to = h[:n] if first.size else y[block]
+    for block, n, to in blocks(queue, x, y, first, h):
         P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
         planes(pixels[block], P, W.shape[:2], before)
         product_of_columns(P, W.reshape(cells, -1), to.reshape(n * n_rows, -1), False)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -229,16 +217,11 @@ def shifted_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx,
     g, of_maxima, room = g[own], of_maxima[own], room[own]
     cells, n_rows = total.shape[1] * total.shape[2], x.shape[1] * x.shape[2]
     pixels = x.reshape(x.shape[:3])
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
-            planes(pixels[block], P, total.shape[1:3], before)
-            product(P, g[:n].reshape(n * n_rows, -1), False, total[number].reshape(cells, -1), True)
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        P = room[: cells * n * n_rows].reshape(cells, n * n_rows)
+        planes(pixels[block], P, total.shape[1:3], before)
+        product(P, g[:n].reshape(n * n_rows, -1), False, total[number].reshape(cells, -1), True)
 
 
 @kernel
@@ -247,15 +230,11 @@ def windowed(queue, x, y, first, b, activation, h, W, form, room):
     own = queue[1]
     h, room = h[own], room[own]
     rows = form[0][0] * form[0][1]
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to, P = h[:n] if first.size else y[block], room[: n * rows]
+    for block, n, to in blocks(queue, x, y, first, h):
+        P = room[: n * rows]
         windows(x[block], P, *form)
         product(P, W, False, to.reshape(n * rows, -1), False)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -264,19 +243,14 @@ def windowed_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx
     own = queue[1]
     g, of_maxima, room = g[own], of_maxima[own], room[own]
     rows = form[0][0] * form[0][1]
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
-            windows(x[block], P, *form)
-            product_of_columns(P, of_places, total[number], True)
-            if need_dx:
-                product(of_places, W, True, P, False)
-                overlap_add(P, dx[block], *form)
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        P, of_places = room[: n * rows], g[:n].reshape(n * rows, -1)
+        windows(x[block], P, *form)
+        product_of_columns(P, of_places, total[number], True)
+        if need_dx:
+            product(of_places, W, True, P, False)
+            overlap_add(P, dx[block], *form)
 
 
 @kernel
@@ -285,15 +259,11 @@ def stamped(queue, x, y, first, b, activation, h, W, form, room):
     own = queue[1]
     h, room = h[own], room[own]
     pixels = x.shape[1] * x.shape[2]
-    start = next_start(queue, len(x), len(h))
-    while start < len(x):
-        block = slice(start, min(start + len(h), len(x)))
-        n = block.stop - start
-        to, P = h[:n] if first.size else y[block], room[: n * pixels]
+    for block, n, to in blocks(queue, x, y, first, h):
+        P = room[: n * pixels]
         product(x[block].reshape(n * pixels, -1), W, True, P, False)
         overlap_add(P, to, *form)
         finish(to, y[block], first[block], b, activation)
-        start = next_start(queue, len(x), len(h))
 
 
 @kernel
@@ -302,15 +272,10 @@ def stamped_backward(queue, x, dy, y, first, activation, total, db, dx, need_dx,
     own = queue[1]
     g, of_maxima, room = g[own], of_maxima[own], room[own]
     pixels = x.shape[1] * x.shape[2]
-    number, begin, end = next_part(queue, total, db, len(x))
-    while number < len(total):
-        for start in range(begin, end, len(g)):
-            block = slice(start, min(start + len(g), end))
-            n = block.stop - start
-            slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
-            P = room[: n * pixels]
-            windows(g[:n], P, *form)
-            product_of_columns(P, x[block].reshape(n * pixels, -1), total[number], True)
-            if need_dx:
-                product(P, W, False, dx[block].reshape(n * pixels, -1), False)
-        number, begin, end = next_part(queue, total, db, len(x))
+    for number, block, n in parts(queue, x, total, db, g):
+        slope(dy[block], y[block], first[block], g[:n], of_maxima[:n], db[number], activation)
+        P = room[: n * pixels]
+        windows(g[:n], P, *form)
+        product_of_columns(P, x[block].reshape(n * pixels, -1), total[number], True)
+        if need_dx:
+            product(P, W, False, dx[block].reshape(n * pixels, -1), False)

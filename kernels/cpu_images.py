@@ -21,7 +21,7 @@ from minicvae.kernels.reference import Array, Reference
 from minicvae.kernels.workspace import Scratch
 
 Shape = tuple[int, ...]
-UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled
+UNPOOLED = np.empty((0, 0, 0, 0), np.uint8)  # where the maxima lie of what is not pooled: in no channel
 
 PARTS = 16  # of the images at most, whose gradients are added up apart
 SUMS = 2**24  # bytes of all these gradients, where they are more than `FEWEST`
@@ -129,7 +129,7 @@ class CpuImages(Reference, Maker):
         """y = f(max K x + b), which is max f(K x + b) because no f falls; kept: where the maximum lies, in a byte."""
         way = convolution(x, W, stride, padding)
         h, w, c = way.size
-        if pool != (2, 2) or min(h, w) < 2:
+        if pool != (2, 2):
             return super().conv2d_max_pool(x, W, b, activation, stride, padding, pool)
         first = self.empty((len(x), h // 2, w // 2, c), np.uint8)
         return self._forward(way, x, b, activation, first), first
@@ -151,7 +151,7 @@ class CpuImages(Reference, Maker):
         need_dx: bool,
     ) -> Array | None:
         """g = dy ⊙ f' where the maximum lies, and 0 elsewhere."""
-        if pool != (2, 2) or not y.shape[1] * y.shape[2]:
+        if pool != (2, 2):
             settings = activation, stride, padding, pool
             return super().conv2d_max_pool_backward(dy, x, y, kept, W, *settings, dW, db, accumulate, need_dx)
         way = convolution(x, W, stride, padding, need_dx=need_dx)
