@@ -12,6 +12,7 @@ and `cuda/` (CUDA) override what they do faster; whatever they leave out, the re
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 from minicvae.kernels.reference import Array, OneHot, Reference
@@ -23,15 +24,19 @@ DEVICES = ("numpy", "cpu", "cuda")
 
 @cache
 def load(device: str = "cpu") -> Reference:
-    """The kernels of a device, loaded when they are first asked for.
+    """The kernels of a device, loaded when they are first asked for; "auto": of `cuda` if it is there, else of `cpu`.
 
     Raises
     ------
     ValueError
-        If `device` is not one of `DEVICES`.
+        If `device` is neither one of `DEVICES` nor "auto".
     RuntimeError
         If the device is not there (no CuPy, no GPU); the message says what to install.
     """
+    if device == "auto":
+        with suppress(RuntimeError):
+            return load("cuda")
+        return load("cpu")
     if device == "numpy":
         return Reference()
     if device == "cpu":
@@ -42,4 +47,4 @@ def load(device: str = "cpu") -> Reference:
         from minicvae.kernels.cuda import Cuda
 
         return Cuda()
-    raise ValueError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    raise ValueError(f"device: expected one of {', '.join(DEVICES)} and auto, got {device!r}")

@@ -84,7 +84,17 @@ def run(args: Namespace) -> int:
         with whole_file(args.json) as temporary:
             content = {"minicvae": __version__, "machine": dataclasses.asdict(machine), "results": results}
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    absent = sorted(_libraries(results, "left_out") - _libraries(results, "seconds"))
+    if absent:
+        raise RuntimeError(
+            f"{' and '.join(absent)} could not be measured; `pip install 'minicvae[bench]'` installs both"
+        )
     return 0
+
+
+def _libraries(results: list[dict[str, Any]], entry: str) -> set[str]:
+    """Whose contestants stand in that entry of the results."""
+    return {name.split()[0] for result in results for name in result.get(entry, ())}
 
 
 def _batch(preset: str, batch_size: int, device: str) -> tuple[Any, np.ndarray, Any]:

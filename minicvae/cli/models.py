@@ -42,6 +42,7 @@ def draw(run: Run, model: CVAE, data: Data, seed: int = 0) -> list[Path]:
         *data.pair(data.test),
         run.figures,
         history=run.history() or None,
+        validation="held-out images" if data.held_out else "test images",
         training=data.pair(data.train)[0],
         label=data.shown[0] if data.standardisation is None else None,
         names=data.names,

@@ -24,6 +24,7 @@ __all__ = [
     "suggestion",
 ]
 
+SYNONYMS = {"gpu": "cuda"}
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
 
@@ -92,7 +93,7 @@ class UsageError(ValueError):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A question whether the nearest known word was meant, or nothing if none is near."""
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(SYNONYMS.get(word.casefold(), word), known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -173,12 +174,14 @@ def out_option(parser: Parser, name: str) -> None:
 
 def device_option(parser: argparse._ActionsContainer) -> None:
     """--device: where to compute."""
-    from minicvae.kernels import DEVICES
+    from minicvae.kernels import DEVICES, load
 
+    known = choice(*DEVICES, "auto")
     parser.add_argument(
         "--device",
-        type=choice(*DEVICES),
+        type=lambda word: load(word).name if known(word) == "auto" else word,
         default="cpu",
         metavar="NAME",
-        help="where to compute: cpu (compiled kernels, the default), numpy (plain arrays) or cuda (an NVIDIA GPU)",
+        help="where to compute: cpu (compiled kernels, the default), numpy (plain arrays), cuda (an NVIDIA GPU), or "
+        "auto: cuda if it is there, else cpu",
     )

@@ -211,19 +211,13 @@ def run(args: Namespace) -> int:
         compile_ahead(preset.name, args.dtype)
     model = _build(preset, data, args)
     settings = _settings(preset, model, args)
-    if not args.quiet:
-        print(_plan(preset, model, data, settings, folder), flush=True)
-    # A process that is killed after its first epoch may leave that one without a checkpoint.
-    if record and record.config["epochs_done"] > 1 and not record.checkpoint_file.exists():
-        raise ValueError(
-            f"{folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
-            f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
-        )
-    if record and record.checkpoint_file.exists():
-        checkpoint.read(record.checkpoint_file)  # one that is damaged is refused while the run's status still stands
     made_of = {"settings": settings, "data": data.describe(), "model": model.config}
     if record:
-        _check_same(record, made_of)
+        _check_resumable(record, made_of)
+    if not args.quiet:
+        where = f"{folder}{_progress(record) if args.resume else ''}"
+        print(_plan(preset, model, data, settings, where), flush=True)
+    if record:
         record.update(status="running")
     else:
         record = Run.create(
@@ -242,8 +236,8 @@ def run(args: Namespace) -> int:
     return _train(model, data, record, until=args.until, quiet=args.quiet)
 
 
-def _check_same(record: Run, made_of: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that was made of something else."""
+def _check_resumable(record: Run, made_of: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was made of something else, or whose checkpoint is gone or damaged."""
     for entry, wanted in json.loads(json.dumps(made_of)).items():
         found = record.config.get(entry) or {}
         if not isinstance(found, dict):
@@ -252,7 +246,23 @@ def _check_same(record: Run, made_of: Mapping[str, Any]) -> None:
             f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
         ]
         if differing:
-            raise ValueError(f"{record.folder} cannot be gone on with: its {entry} had {'; '.join(differing)}")
+            begun = f"; it was begun by `{record.config['command']}`" if "command" in record.config else ""
+            raise ValueError(f"{record.folder} cannot be gone on with: its {entry} had {'; '.join(differing)}{begun}")
+    if record.checkpoint_file.exists():
+        checkpoint.read(record.checkpoint_file)
+    elif record.config["epochs_done"] > 1:  # killed after its first epoch, it may have none of that one
+        raise ValueError(
+            f"{record.folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
+            f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
+        )
+
+
+def _progress(record: Run | None) -> str:
+    """How far the run is that --resume goes on with."""
+    if not record or not record.checkpoint_file.exists():
+        return ", from the beginning"
+    done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
+    return f", going on after epoch {done:,} of {planned:,}"
 
 
 def _train(model: CVAE, data: Data, record: Run, *, until: int | None, quiet: bool) -> int:
@@ -269,7 +279,9 @@ def _train(model: CVAE, data: Data, record: Run, *, until: int | None, quiet: bo
         done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
         print(
             f"interrupted: the model so far is in {record.folder} ({done} of {planned} epochs done)\n"
-            f"to draw the pictures: minicvae plot {record.folder}; to go on: the same command with --resume",
+            f"to draw the pictures: minicvae plot {record.folder}"
+            + "; to go on: the same command with --resume"
+            * (history.stopped == "interrupted"),
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -311,7 +323,7 @@ def _settings(preset: Preset, model: CVAE, args: Namespace) -> dict[str, Any]:
     }
 
 
-def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], folder: Path) -> str:
+def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], where: str) -> str:
     """What is going to happen, for people to read."""
     height, width = data.test.x.shape[1:]
     epochs, steps = settings["epochs"], -(-len(data.train) // settings["batch_size"])
@@ -328,7 +340,7 @@ def _plan(preset: Preset, model: CVAE, data: Data, settings: dict[str, Any], fol
         "": str(_live(settings["optimizer"])),
         "rate": f"{_live(settings['learning_rate'])}, seed {settings['seed']}",
         "validation": validation,
-        "run folder": str(folder),
+        "run folder": where,
     }
     return "\n".join([f"{preset.name}: {preset.summary}", *(f"  {name:10}  {line}" for name, line in lines.items())])
 

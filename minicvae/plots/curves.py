@@ -15,11 +15,11 @@ __all__ = ["curves"]
 TERMS = {"loss": "loss = reconstruction + β KL", "reconstruction": "reconstruction", "kl": "KL"}
 
 
-def curves(history: Mapping[str, Sequence[float]]) -> Figure:
+def curves(history: Mapping[str, Sequence[float]], validation: str = "validation") -> Figure:
     """Loss, reconstruction and KL over the epochs, each in a panel of its own, training and validation.
 
     history: name -> one number an epoch, nats per image; the names are loss, reconstruction and kl, and the same with
-    `val_` where there was validation data. Others are not drawn.
+    `val_` where there was validation data. Others are not drawn. validation: what that data is called.
 
     Raises TypeError if `history` is no dict, ValueError if one of the three is missing or lists differ in length.
     """
@@ -37,7 +37,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     epochs = np.arange(1, lengths["loss"] + 1)
     figure.suptitle(f"Losses over {len(epochs)} epoch{'s' * (len(epochs) > 1)}", fontsize=TITLE)
     for axes, (term, title) in zip(figure.subplots(1, len(TERMS)), TERMS.items(), strict=True):
-        for name, label, colour in ((term, "training", PALETTE[0]), (f"val_{term}", "validation", ACCENT)):
+        for name, label, colour in ((term, "training", PALETTE[0]), (f"val_{term}", validation, ACCENT)):
             if name in lines:
                 last = f"{label}, {lines[name][-1]:.1f} at the end"
                 axes.plot(epochs, lines[name], marker="." if len(epochs) <= 30 else "", color=colour, label=last)

@@ -38,7 +38,7 @@ def dimensions(model: ConditionalVAE, x: Any, c: Any) -> Figure:
     axes = figure.subplots()
     _bars(axes, kl, active, information(*few))
     figure.suptitle(_heading(kl, active), fontsize=TITLE)
-    axes.set_title(KEY, fontsize=TEXT)
+    axes.set_title(f"{KEY},\nof {len(few[0]):,} images", fontsize=TEXT)
     return figure
 
 

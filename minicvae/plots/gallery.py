@@ -30,6 +30,7 @@ def draw_all(
     folder: str | os.PathLike[str],
     *,
     history: Mapping[str, Sequence[float]] | None = None,
+    validation: str = "validation",
     training: Any = None,
     label: Any = None,
     names: Any = None,
@@ -38,14 +39,15 @@ def draw_all(
     """Draw every picture that suits the model and the data as a PNG in `folder`, and say which files there are.
 
     x, c: images that the model was not trained on, and their conditions. history: as `fit(...).history`; without it no
-    losses are drawn. training: the images of the training; without them no neighbours are drawn. label: what pictures
-    of a single label show, else class 0 or the middle of all numbers. Left out are pictures of the latent where it has
-    not two dimensions, walks where no class has two images, and what a condition does where there is none.
+    losses are drawn. validation: what its validation data is called. training: the images of the training; without them
+    no neighbours are drawn. label: what pictures of a single label show, else class 0 or the middle of all numbers.
+    Left out are pictures of the latent where it has not two dimensions, walks where no class has two images, and what a
+    condition does where there is none.
 
     Raises what the pictures raise, and OSError where a file cannot be written.
     """
-    paths = []
-    for name, draw in _suitable(model, x, c, history, training, label, names, seed):
+    paths, losses = [], None if history is None else partial(curves, history, validation)
+    for name, draw in _suitable(model, x, c, losses, training, label, names, seed):
         path = Path(folder) / f"{name}.png"
         save(draw(), path)
         paths.append(path)
@@ -53,12 +55,12 @@ def draw_all(
 
 
 def _suitable(
-    model: ConditionalVAE, x: Any, c: Any, history: Any, training: Any, label: Any, names: Any, seed: int
+    model: ConditionalVAE, x: Any, c: Any, losses: Any, training: Any, label: Any, names: Any, seed: int
 ) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """File names and what draws them, one at a time: a figure is let go before the next is made."""
     asked, images, label = variables(model.condition, names), check_images_of(model, x, c), check_label(model, label)
-    if history is not None:
-        yield "losses", partial(curves, history)
+    if losses:
+        yield "losses", losses
     conditional = not isinstance(model.condition, Nothing)
     if conditional:
         yield "generated", partial(generated, model, label=label, names=names, seed=seed)

@@ -74,8 +74,8 @@ def manifold(model: ConditionalVAE, label: Any = None, *, size: int = 20, names:
         size,
         column_labels=labels,
         row_labels=labels[::-1],
-        column_title="z[0]",
-        row_title="z[1]",
+        column_title="z[0], at even quantiles of N(0, 1)",
+        row_title="z[1], at even quantiles of N(0, 1)",
         below=True,
     )
     return sheet(f"The latent plane under one {matter(asked)}: {called(asked, label)}", [panel])
@@ -114,7 +114,7 @@ def _scatter(figure: Figure, axes: Axes, means: np.ndarray, variable: Variable, 
     """The means, coloured by a variable's values (n,), with the key to the colours."""
     if variable.is_class:
         palette = colours(len(variable.values))
-        axes.scatter(means[:, 0], means[:, 1], c=[palette[k] for k in values], s=5, alpha=0.7, linewidths=0)
+        axes.scatter(means[:, 0], means[:, 1], c=[palette[k] for k in values], s=3, alpha=0.7, linewidths=0)
         for colour, label in zip(palette, variable.labels, strict=True):
             axes.scatter([], [], color=colour, label=label)  # so that every class has an entry, seen or not
         axes.legend(

@@ -1,6 +1,7 @@
 """`minicvae bench`."""
 
 import json
+import sys
 
 import pytest
 
@@ -29,6 +30,25 @@ def test_a_table_is_printed_and_everything_that_was_measured_is_written(tmp_path
 def test_a_library_without_such_a_model_is_said_to_have_none(capsys):
     assert main(["bench", "vector", "--rounds", "1", "--batch-size", "16", "--against", "jax"]) == 0
     assert "vector: jax has no such model here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["import nothing_of_that_name", "print('ready'); input()"])
+def test_a_library_that_is_not_installed_makes_the_exit_status_1(tmp_path, capsys, monkeypatch, command):
+    class Absent(module.Contestant):
+        def work(self, task, n):
+            return 0.1
+
+    def peers(library, *given):
+        return [Absent(f"{library} eager", [sys.executable, "-c", command])]
+
+    monkeypatch.setattr("minicvae.cli.bench.peers", peers)
+    file = tmp_path / "speed.json"
+    absent = "nothing" in command
+    words = ["bench", "mlp-small", "--rounds", "1", "--batch-size", "16", "--against", "torch", "--json", str(file)]
+    assert main(words) == absent
+    assert ("torch could not be measured" in capsys.readouterr().err) == absent
+    (result,) = json.loads(file.read_text())["results"]
+    assert ("torch eager" in result["seconds"], "torch eager" in result["left_out"]) == (not absent, absent)
 
 
 def test_the_profile_shows_the_kernels(capsys):

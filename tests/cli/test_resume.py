@@ -38,6 +38,26 @@ def test_a_run_that_is_paused_and_resumed_ends_with_the_same_bytes(bars, quick, 
 
 
 @pytest.mark.usefixtures("without_pictures")
+def test_resume_says_from_where_it_goes_on(bars, quick, tmp_path, capsys):
+    words = [
+        "train",
+        "mlp-small",
+        "--data",
+        bars,
+        *quick,
+        "--epochs",
+        "1200",
+        "--resume",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    for until, where in ((1, ", from the beginning"), (2, ", going on after epoch 1 of 1,200")):
+        assert main([*words, "--until", str(until)]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  run folder"))
+        assert line == f"  run folder  {tmp_path / 'run'}{where}"
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_that_is_killed_anywhere_resumes_to_the_same_bytes(bars, quick, tmp_path):
     words = ["train", "iwae", "--data", bars, *quick, "--epochs", "30", "--quiet", "--out"]
     for _ in range(3):
@@ -83,7 +103,9 @@ def test_a_run_is_not_resumed_with_other_settings(bars, quick, tmp_path, capsys,
     assert main([*command, "--until", "1"]) == 0
     before = (tmp_path / "run" / "config.json").read_bytes()
     assert main([*command, "--resume", *words.split()]) == 1
-    assert re.search(f"cannot be gone on with: {message}", capsys.readouterr().err)
+    out, err = capsys.readouterr()
+    assert re.search(f"cannot be gone on with: {message}; it was begun by `minicvae train mlp-small .* --until 1`", err)
+    assert out.splitlines()[1:] == []  # no plan
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 

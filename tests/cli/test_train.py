@@ -308,7 +308,9 @@ def test_ctrl_c_while_the_pictures_are_drawn_loses_nothing(bars, quick, tmp_path
 
     monkeypatch.setattr(train_module, "draw", interrupted)
     assert main(["train", "mlp-small", "--data", bars, *quick, "--out", str(tmp_path / "run")]) == 130
-    assert "2 of 2 epochs done" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "2 of 2 epochs done" in err
+    assert err.endswith(f"to draw the pictures: minicvae plot {tmp_path / 'run'}\n")
     run = Run.open(tmp_path / "run")
     assert run.config["status"] == "finished"
     assert run.config["test_losses"]["loss"] > 0

@@ -251,7 +251,7 @@ def test_wrong_seeds_are_refused(seed):
     [
         ({"dtype": "float16"}, ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
         ({"dtype": np.float32}, ValueError, "dtype: "),
-        ({"device": "gpu"}, ValueError, "device: expected one of numpy, cpu, cuda, got 'gpu'"),
+        ({"device": "gpu"}, ValueError, "device: expected one of numpy, cpu, cuda and auto, got 'gpu'"),
         ({"latent_dim": 0}, ValueError, "latent_dim: expected a whole number of at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
     ],

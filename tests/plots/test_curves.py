@@ -17,16 +17,16 @@ def history(epochs, validation=True, seed=0):
     }
 
 
-@given(epochs=st.integers(1, 40), validation=st.booleans())
-def test_each_term_has_a_panel_with_its_lines(epochs, validation):
+@given(epochs=st.integers(1, 40), validation=st.booleans(), called=st.sampled_from([None, "test images"]))
+def test_each_term_has_a_panel_with_its_lines(epochs, validation, called):
     told = history(epochs, validation) | {"seconds": [1.0] * epochs}
-    figure = plots.curves(told)
+    figure = plots.curves(told, called) if called else plots.curves(told)
     assert [axes.get_title() for axes in figure.axes] == ["loss = reconstruction + β KL", "reconstruction", "KL"]
     for term, axes in zip(TERMS, figure.axes, strict=True):
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "nats per image")
         names = [term, f"val_{term}"] if validation else [term]
         assert len(axes.lines) == len(names)
-        for name, line, kind in zip(names, axes.lines, ("training", "validation"), strict=False):
+        for name, line, kind in zip(names, axes.lines, ("training", called or "validation"), strict=False):
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, epochs + 1))
             np.testing.assert_array_equal(line.get_ydata(), told[name])
             assert line.get_label() == f"{kind}, {told[name][-1]:.1f} at the end"

@@ -37,7 +37,7 @@ def test_a_line_across_each_bar_says_what_of_it_tells_about_the_image(deep, x, l
     expected = [[(j - 0.4, value), (j + 0.4, value)] for j, value in enumerate(known)]
     np.testing.assert_allclose(lines.get_segments(), expected)
     assert to_hex(lines.get_color()[0]) == ACCENT
-    assert axes.get_title() == KEY
+    assert axes.get_title() == f"{KEY},\nof {min(len(x), enough):,} images"
 
 
 def test_a_dimension_that_is_not_active_is_pale(x, labels):

@@ -99,7 +99,7 @@ def test_the_manifold_decodes_quantiles_of_the_prior_with_its_second_number_upwa
             np.testing.assert_allclose(tile(axes, row, column), by_class.decode(z, [2])[0], atol=1e-6)
     written = [f"{quantile:z.1f}".replace("-", "−") for quantile in quantiles]
     assert headings(axes) == (written, written[::-1])
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == tuple(f"z[{i}], at even quantiles of N(0, 1)" for i in (0, 1))
     assert figure.get_suptitle() == "The latent plane under one class: c"
 
 
