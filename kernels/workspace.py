@@ -55,11 +55,13 @@ class Workspace(threading.local):
         if i == len(arrays):
             arrays.append(aligned(shape, dtype))
         held = arrays[i]
-        if held.shape == shape and held.dtype == dtype:
+        if held.dtype == dtype and held.shape == shape:
             return held
-        if held.shape[1:] != shape[1:] or held.dtype != dtype or len(held) < shape[0]:
-            held = arrays[i] = aligned(shape, dtype)
-        return held[: shape[0]]
+        same = held.dtype == dtype and held.ndim == len(shape) > 0 and held.shape[1:] == shape[1:]
+        if same and len(held) > shape[0]:
+            return held[: shape[0]]
+        arrays[i] = aligned(shape, dtype)
+        return arrays[i]
 
 
 class Scratch(threading.local):
