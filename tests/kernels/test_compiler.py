@@ -94,7 +94,16 @@ def add_one(x):
     return x + 1
 
 
+@pytest.fixture
+def python_handles_ctrl_c():
+    """Also where whoever started this process has it ignored, as shells do for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 @pytest.mark.parametrize("kept", [False, True])
 def test_ctrl_c_waits_until_a_kernel_is_compiled(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
