@@ -34,7 +34,7 @@ def load(device: str = "cpu") -> Reference:
         If the device is not there (no CuPy, no GPU); the message says what to install.
     """
     if device == "auto":
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, ImportError, MemoryError):  # not there, not whole, or full
             return load("cuda")
         return load("cpu")
     if device == "numpy":

@@ -13,8 +13,9 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,21 @@ def sources(folder: Path = Path(__file__).parent) -> str:
 
 
 class WithAllSources:
-    """A place for compiled code that is out of date as soon as any kernel's file is another.
+    """A place for compiled code that is out of date as soon as its own file, or any file in this folder, is another.
 
-    Numba looks at the function's own file alone, but what it compiles holds all that the function calls, from other
-    files too: it would go on with code whose sources are gone.
+    Numba looks at the function's own file alone, but what it compiles holds what is `inlined` from other files too: it
+    would go on with code whose sources are gone. And it writes an index before the code that the index names: a process
+    that ends in between would leave the names of new sources on the code of old ones. So these names have a stamp.
     """
 
     def get_source_stamp(self) -> str:
         """What must be as it was for the code to be used."""
-        return sources()
+        own = Path(self._py_file).read_bytes()  # type: ignore[attr-defined]
+        return sha256(sources().encode() + own).hexdigest()
+
+    def get_disambiguator(self) -> str:
+        """What the names of the files have beside the function's."""
+        return f"{self.get_source_stamp()[:16]}-{self._lineno}"  # type: ignore[attr-defined]
 
 
 class Chosen(WithAllSources, caching.UserProvidedCacheLocator):
@@ -71,7 +78,7 @@ FLAGS = {
 def only_writer(folder: Path) -> Iterator[None]:
     """No other process writes compiled code into the folder meanwhile: Numba reads an index, adds to it, writes it.
 
-    On Windows, and where the folder cannot be written, others are not kept out.
+    On Windows, and where the folder cannot be written or locked, others are not kept out.
     """
     try:
         import fcntl
@@ -82,7 +89,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
         return
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # there are file systems without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -116,13 +124,21 @@ def _compiled_in_one_go(compiled: Any) -> Any:
 
 
 def _kept_by_one_at_a_time(compiled: Any) -> Any:
-    """The function, which no other process keeps on disk while this one does."""
+    """The function, which no other process keeps on disk while this one does; code of its old sources goes.
+
+    Where it cannot be written, for want of room, it is not kept.
+    """
     if not config.DISABLE_JIT:
         cache = compiled._cache
         save, folder = cache.save_overload, Path(cache.cache_path)
+        stamp, _, _ = cache._impl.locator.get_disambiguator().partition("-")
+        name, _, _ = cache._impl.filename_base.partition(stamp)
 
         def save_overload(*args: Any) -> None:
-            with only_writer(folder):
+            with only_writer(folder), suppress(OSError):
+                for path in folder.glob(f"{escape(name)}*"):
+                    if not path.name.startswith(f"{name}{stamp}"):
+                        path.unlink(missing_ok=True)
                 save(*args)
 
         cache.save_overload = save_overload
@@ -130,7 +146,7 @@ def _kept_by_one_at_a_time(compiled: Any) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """`function`, a copy of which is compiled into each kernel that calls it; elsewhere it is Python's."""
+    """`function`, a copy of which goes into each kernel that calls it, and is not kept on disk; elsewhere Python's."""
     return register_jitable(**FLAGS)(function)
 
 
@@ -143,4 +159,4 @@ def kernel(function: Callable[..., Any]) -> Any:
         compiled = njit(**FLAGS)(function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
-    return compiled if config.DISABLE_JIT else linked(_compiled_in_one_go(compiled))
+    return compiled if config.DISABLE_JIT else _compiled_in_one_go(linked(compiled))

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numba.core.errors import NumbaError
@@ -65,8 +65,8 @@ class Notes:
         """An uninitialised array."""
         return Noted(self._memory.empty(shape, np.dtype(dtype)), self)
 
-    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Noted:
-        """There is none."""
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> NoReturn:
+        """Refused."""
         raise NotRecordableError("it would not be zero again at the next step")
 
 

@@ -71,7 +71,7 @@ class Model(Trainable):
         if kind == "training":
             raise ValueError(f"{path} holds a training, not a model: fit(checkpoint=...) goes on with it")
         if device not in DEVICES:
-            load_kernels(device)  # which says so: it is not the file's fault
+            load_kernels(device)  # where there is no such device it says so: it is not the file's fault
         if kind != cls.__name__:
             raise ValueError(f"{path} holds a model of the kind {kind}, not {cls.__name__}: use {kind}.load")
         known: list[type] = [v for v in vars(layers).values() if isinstance(v, type) and issubclass(v, Layer)]
@@ -203,7 +203,7 @@ class ImageCVAE(Model, ImageConditionedVAE):
 
 
 def build(preset: str, *, seed: int = 0, dtype: str = "float32", device: str = "cpu", **overrides: Any) -> CVAE:
-    """The preset of that name, with weights initialised from `seed`.
+    """The preset of that name, with weights initialised from `seed`; device: numpy, cpu, cuda, or auto (`kernels`).
 
     overrides: latent_dim, encoder_widths, decoder_widths, condition, classes, image_shape, likelihood, objective,
     beta, free_bits, conditional_prior, discriminator_widths, adversarial_weight.

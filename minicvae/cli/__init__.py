@@ -69,6 +69,10 @@ def _run(words: Sequence[str]) -> int:
     command.arguments(parser)
     args = parser.parse_args(rest)
     args.words = words
+    if getattr(args, "device", None) == "auto":
+        from minicvae.kernels import load
+
+        args.device = load("auto").name
     try:
         return command.run(args)
     except UsageError as error:

@@ -1,8 +1,7 @@
 """The kernels of a training compiled by two processes, where this machine has not compiled them yet.
 
 Numba compiles one function at a time, and keeps what it has compiled on disk. So one process begins at the first kernel
-of a training, the other at the last, and each finds there what the other has done. Another optimiser than Adam is
-compiled when it is first called.
+of a training, the other at the last, and each finds there what the other has done.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import config, typeof
 from numba.core import event
+from numba.core.dispatcher import Dispatcher
 
 from minicvae.conditions import draw
 from minicvae.kernels import load
@@ -48,16 +48,19 @@ class _First(event.Listener):
 
 
 class _NothingDone:
-    """In the place of `recorded.Notes`: writes down which kernels are wanted, and calls none; all arrays are zero."""
+    """In the place of `recorded.Notes`: writes down which kernels are called, and calls none.
+
+    So no array is ever written to; those that `Cpu` asks for here are zero, lest a check meets numbers from nowhere.
+    """
 
     def __init__(self) -> None:
         self.wanted: Wanted = dict.fromkeys(SIGNATURES.items())
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Of a job its kernel; NumPy's functions need not be compiled."""
+        """A kernel, by a job or by itself; anything else is NumPy's, and need not be compiled."""
         if isinstance(args[0], Job):
             self.wanted[args[0].kernel, args[0].signature] = None
-        elif hasattr(function, "signatures"):
+        elif isinstance(function, Dispatcher):
             self.wanted[function, tuple(map(typeof, args))] = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -67,12 +70,12 @@ class _NothingDone:
     zeros = empty
 
 
-def compile_ahead(preset: str, dtype: str) -> None:
+def compile_ahead(preset: str, dtype: str, optimizer: str) -> None:
     """Compile all kernels of a training, with help; where they are compiled already they are loaded."""
     if config.DISABLE_JIT:
         return
-    wanted = _wanted(preset, dtype)
-    with _helped([sys.executable, "-P", "-m", __name__, preset, dtype], wanted):
+    wanted = _wanted(preset, dtype, optimizer)
+    with _helped([sys.executable, "-P", "-m", __name__, preset, dtype, optimizer], wanted):
         for kernel, signature in wanted:
             kernel.compile(signature)
 
@@ -83,7 +86,7 @@ def _helped(command: list[str], wanted: Wanted) -> Iterator[None]:
     others: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        if cores() < 2 or not all(kernel.stats.cache_path for kernel, _ in wanted):
+        if cores() < 2 or not sys.executable or not all(kernel.stats.cache_path for kernel, _ in wanted):
             return  # nobody would be faster, or could pass on what is compiled
         with suppress(OSError):  # then this process compiles everything
             others.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
@@ -96,9 +99,10 @@ def _helped(command: list[str], wanted: Wanted) -> Iterator[None]:
         event.unregister("numba:compile", listener)
         for other in others:
             other.kill()
+            other.wait()
 
 
-def _wanted(preset: str, dtype: str) -> Wanted:
+def _wanted(preset: str, dtype: str, optimizer: str) -> Wanted:
     """What an evaluation, a step and new images call, in that order."""
     kernels, rng = load("cpu"), generator(0, Purpose.SHUFFLE)
     notes = kernels.recording.notes = _NothingDone()  # type: ignore[attr-defined]
@@ -110,7 +114,7 @@ def _wanted(preset: str, dtype: str) -> Wanted:
         batch = kernels.gather(images, np.arange(EXAMPLES), model.dtype)
         _, backward = model.loss_and_backward(batch, parts, model.noise(EXAMPLES, 0, Purpose.TRAIN))
         backward()
-        model.start(get("adam"))(0.0)
+        model.start(get(optimizer))(0.0)
         model.generate(c)
     finally:
         kernels.recording.notes = None  # type: ignore[attr-defined]

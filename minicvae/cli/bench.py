@@ -84,17 +84,19 @@ def run(args: Namespace) -> int:
         with whole_file(args.json) as temporary:
             content = {"minicvae": __version__, "machine": dataclasses.asdict(machine), "results": results}
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    absent = sorted(_libraries(results, "left_out") - _libraries(results, "seconds"))
+    absent = {library: why for result in results for library, why in _absent(result).items()}
     if absent:
-        raise RuntimeError(
-            f"{' and '.join(absent)} could not be measured; `pip install 'minicvae[bench]'` installs both"
-        )
+        whole = "; ".join(f"{library} could not be measured: {why}" for library, why in absent.items())
+        hint = "; `pip install 'minicvae[bench]'` installs torch and jax" if "ModuleNotFoundError" in whole else ""
+        raise RuntimeError(whole + hint)
     return 0
 
 
-def _libraries(results: list[dict[str, Any]], entry: str) -> set[str]:
-    """Whose contestants stand in that entry of the results."""
-    return {name.split()[0] for result in results for name in result.get(entry, ())}
+def _absent(result: dict[str, Any]) -> dict[str, str]:
+    """The libraries of which no contestant has started, and why."""
+    there = {name.split()[0] for name in result.get("seconds", ())}
+    left_out = ((name.split()[0], why) for name, why in result.get("left_out", {}).items())
+    return {library: why for library, why in left_out if library not in there}
 
 
 def _batch(preset: str, batch_size: int, device: str) -> tuple[Any, np.ndarray, Any]:

@@ -174,12 +174,11 @@ def out_option(parser: Parser, name: str) -> None:
 
 def device_option(parser: argparse._ActionsContainer) -> None:
     """--device: where to compute."""
-    from minicvae.kernels import DEVICES, load
+    from minicvae.kernels import DEVICES
 
-    known = choice(*DEVICES, "auto")
     parser.add_argument(
         "--device",
-        type=lambda word: load(word).name if known(word) == "auto" else word,
+        type=choice(*DEVICES, "auto"),
         default="cpu",
         metavar="NAME",
         help="where to compute: cpu (compiled kernels, the default), numpy (plain arrays), cuda (an NVIDIA GPU), or "

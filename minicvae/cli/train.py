@@ -205,18 +205,16 @@ def run(args: Namespace) -> int:
         measured=isinstance(preset.condition, Vector),
     )
     announce_compilation(args.device)
-    if args.device == "cpu" and not record:
+    if args.device == "cpu":
         from minicvae.cli.ahead import compile_ahead  # here, because it loads the compiler
 
-        compile_ahead(preset.name, args.dtype)
+        compile_ahead(preset.name, args.dtype, args.optimizer or "adam")  # presets have Adam
     model = _build(preset, data, args)
     settings = _settings(preset, model, args)
     made_of = {"settings": settings, "data": data.describe(), "model": model.config}
-    if record:
-        _check_resumable(record, made_of)
+    progress = _check_resumable(record, made_of) if record else ", from the beginning" if args.resume else ""
     if not args.quiet:
-        where = f"{folder}{_progress(record) if args.resume else ''}"
-        print(_plan(preset, model, data, settings, where), flush=True)
+        print(_plan(preset, model, data, settings, f"{folder}{progress}"), flush=True)
     if record:
         record.update(status="running")
     else:
@@ -236,8 +234,8 @@ def run(args: Namespace) -> int:
     return _train(model, data, record, until=args.until, quiet=args.quiet)
 
 
-def _check_resumable(record: Run, made_of: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that was made of something else, or whose checkpoint is gone or damaged."""
+def _check_resumable(record: Run, made_of: Mapping[str, Any]) -> str:
+    """How far the run is; refused where it was made of something else, or its checkpoint is gone or damaged."""
     for entry, wanted in json.loads(json.dumps(made_of)).items():
         found = record.config.get(entry) or {}
         if not isinstance(found, dict):
@@ -248,21 +246,16 @@ def _check_resumable(record: Run, made_of: Mapping[str, Any]) -> None:
         if differing:
             begun = f"; it was begun by `{record.config['command']}`" if "command" in record.config else ""
             raise ValueError(f"{record.folder} cannot be gone on with: its {entry} had {'; '.join(differing)}{begun}")
-    if record.checkpoint_file.exists():
-        checkpoint.read(record.checkpoint_file)
-    elif record.config["epochs_done"] > 1:  # killed after its first epoch, it may have none of that one
-        raise ValueError(
-            f"{record.folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
-            f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
-        )
-
-
-def _progress(record: Run | None) -> str:
-    """How far the run is that --resume goes on with."""
-    if not record or not record.checkpoint_file.exists():
+    if not record.checkpoint_file.exists():
+        if record.config["epochs_done"] > 1:  # killed after its first epoch, it may have none of that one
+            raise ValueError(
+                f"{record.folder} cannot be gone on with: {record.config['epochs_done']} epochs are done and "
+                f"{record.checkpoint_file.name} is missing; --overwrite begins anew"
+            )
         return ", from the beginning"
-    done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
-    return f", going on after epoch {done:,} of {planned:,}"
+    found, _ = checkpoint.read(record.checkpoint_file)
+    done, planned = len(found.get("history", {}).get("loss", ())), record.config["settings"]["epochs"]
+    return f", going on after epoch {done:,} of {planned:,}" if found.get("stopped") == "until" else ", trained already"
 
 
 def _train(model: CVAE, data: Data, record: Run, *, until: int | None, quiet: bool) -> int:
@@ -277,11 +270,10 @@ def _train(model: CVAE, data: Data, record: Run, *, until: int | None, quiet: bo
             history.stopped = "interrupted"
         model.save(record.model_file)
         done, planned = record.config["epochs_done"], record.config["settings"]["epochs"]
+        more = "; to go on: the same command with --resume" if history.stopped in ("interrupted", "until") else ""
         print(
             f"interrupted: the model so far is in {record.folder} ({done} of {planned} epochs done)\n"
-            f"to draw the pictures: minicvae plot {record.folder}"
-            + "; to go on: the same command with --resume"
-            * (history.stopped == "interrupted"),
+            f"to draw the pictures: minicvae plot {record.folder}{more}",
             file=sys.stderr,
         )
         return INTERRUPTED

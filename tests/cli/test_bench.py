@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from minicvae.bench import race as module
-from minicvae.cli import main
+from minicvae.cli import bench, main
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +46,18 @@ def test_a_library_that_is_not_installed_makes_the_exit_status_1(tmp_path, capsy
     absent = "nothing" in command
     words = ["bench", "mlp-small", "--rounds", "1", "--batch-size", "16", "--against", "torch", "--json", str(file)]
     assert main(words) == absent
-    assert ("torch could not be measured" in capsys.readouterr().err) == absent
+    err = capsys.readouterr().err
+    assert ("torch could not be measured: ModuleNotFoundError" in err) == ("pip install" in err) == absent
     (result,) = json.loads(file.read_text())["results"]
     assert ("torch eager" in result["seconds"], "torch eager" in result["left_out"]) == (not absent, absent)
+
+
+def test_what_is_absent_is_told_preset_by_preset_and_why():
+    there = {"seconds": {"minicvae": {}, "torch eager": {}}, "left_out": {"torch compile": "no compiler"}}
+    gone = {"seconds": {"minicvae": {}}, "left_out": {"torch eager": "no memory", "jax jit": "no disk"}}
+    assert bench._absent(there) == {}
+    assert bench._absent(gone) == {"torch": "no memory", "jax": "no disk"}
+    assert bench._absent({"kernels": []}) == {}
 
 
 def test_the_profile_shows_the_kernels(capsys):

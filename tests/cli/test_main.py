@@ -11,6 +11,7 @@ import pytest
 import minicvae as mc
 from minicvae.cli import COMMANDS, main
 from minicvae.cli import train as train_module
+from minicvae.kernels import load
 
 
 def test_help_lists_the_commands_in_the_order_of_a_first_day(run_to_here):
@@ -161,6 +162,13 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert said.format(**places) in err
     assert re.fullmatch(r"minicvae( \w+)?: error: .+\n", err)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("found", ["numpy", "cpu"])
+def test_auto_is_the_device_that_there_is(capsys, monkeypatch, found):
+    monkeypatch.setattr("minicvae.kernels.load", lambda device: load(found if device == "auto" else device))
+    assert main(["summary", "mlp-small", "--device", "auto"]) == 0
+    assert f"device {found}" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_said(bars, tmp_path, capsys, monkeypatch):

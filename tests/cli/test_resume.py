@@ -53,8 +53,24 @@ def test_resume_says_from_where_it_goes_on(bars, quick, tmp_path, capsys):
     ]
     for until, where in ((1, ", from the beginning"), (2, ", going on after epoch 1 of 1,200")):
         assert main([*words, "--until", str(until)]) == 0
-        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  run folder"))
-        assert line == f"  run folder  {tmp_path / 'run'}{where}"
+        assert said(capsys) == f"  run folder  {tmp_path / 'run'}{where}"
+    record = Run.open(tmp_path / "run")
+    record.update(epochs_done=3)  # as where a process is killed between an epoch's model and its checkpoint
+    assert main([*words, "--until", "3"]) == 0
+    assert said(capsys).endswith(", going on after epoch 2 of 1,200")
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("more", ["", "--patience 1 --learning-rate 0.05 --epochs 40"])
+def test_resume_says_so_where_nothing_is_left_to_train(bars, quick, tmp_path, capsys, more):
+    words = ["train", "mlp-small", "--data", bars, *quick, *more.split(), "--resume", "--out", str(tmp_path / "run")]
+    assert main(words) == main(words) == 0
+    assert said(capsys).endswith(", trained already")
+
+
+def said(capsys):
+    """The last line about the run folder."""
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("  run folder")][-1]
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -302,17 +302,19 @@ def test_ctrl_c_within_an_epoch_keeps_the_weights_of_that_step(bars, quick, tmp_
     np.testing.assert_array_equal(run.model("numpy").parameters.value, made[0].weights)
 
 
-def test_ctrl_c_while_the_pictures_are_drawn_loses_nothing(bars, quick, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("until", "done"), [([], 2), (["--until", "1"], 1)])
+def test_ctrl_c_while_the_pictures_are_drawn_loses_nothing(bars, quick, tmp_path, capsys, monkeypatch, until, done):
     def interrupted(record, model, data):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_module, "draw", interrupted)
-    assert main(["train", "mlp-small", "--data", bars, *quick, "--out", str(tmp_path / "run")]) == 130
+    assert main(["train", "mlp-small", "--data", bars, *quick, *until, "--out", str(tmp_path / "run")]) == 130
+    more = "; to go on: the same command with --resume" if until else ""
     err = capsys.readouterr().err
-    assert "2 of 2 epochs done" in err
-    assert err.endswith(f"to draw the pictures: minicvae plot {tmp_path / 'run'}\n")
+    assert f"{done} of 2 epochs done" in err
+    assert err.endswith(f"to draw the pictures: minicvae plot {tmp_path / 'run'}{more}\n")
     run = Run.open(tmp_path / "run")
-    assert run.config["status"] == "finished"
+    assert run.config["status"] == ("paused" if until else "finished")
     assert run.config["test_losses"]["loss"] > 0
     assert run.model("numpy").preset == "mlp-small"
 

@@ -5,22 +5,23 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 from numba import config
-from numba.core import event
+from numba.core import caching, event
 
 from minicvae.kernels import compiler
 
 
-def halved(folder):
+def halved(folder, text="x / 2", check=True):
     """A kernel that lies in a folder of its own, as a new process would load it."""
-    (folder / "half.py").write_text("def half(x):\n    return x / 2\n")
+    (folder / "half.py").write_text(f"def half(x):\n    return {text}\n")
     spec = importlib.util.spec_from_file_location("half", folder / "half.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     kernel = compiler.kernel(module.half)
-    assert kernel(3.0) == 1.5
+    assert not check or kernel(3.0) == 1.5
     return kernel
 
 
@@ -34,6 +35,39 @@ def test_what_is_compiled_is_kept_until_any_source_changes(tmp_path, monkeypatch
     third, fourth = halved(tmp_path), halved(tmp_path)
     assert (third.stats.cache_hits.total(), fourth.stats.cache_hits.total()) == (0, 1)
     assert list(place.rglob("half.half-*.nbi"))
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+def test_what_is_compiled_is_out_of_date_when_its_own_file_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    for text, expected in (("x / 2", 1.5), ("x / 3", 1.0), ("x / 2", 1.5)):
+        assert halved(tmp_path, text, check=False)(3.0) == expected
+        assert len(list(tmp_path.rglob("half.half-*"))) == 2  # and what was compiled of others before is gone
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_process_that_ends_between_index_and_code_leaves_no_old_code_in_its_place(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    halved(tmp_path)
+
+    def fail(*given):
+        raise error
+
+    with monkeypatch.context() as broken, suppress(KeyboardInterrupt):
+        broken.setattr(caching.IndexDataCacheFile, "_save_data", fail)
+        assert halved(tmp_path, "x / 3", check=False)(3.0) == 1.0  # where there is no room it is computed all the same
+    assert halved(tmp_path, "x / 3", check=False)(3.0) == 1.0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no lock on Windows")
+def test_where_there_are_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError("No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with compiler.only_writer(tmp_path):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no lock on Windows")

@@ -10,14 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import config
 
-from minicvae.kernels.compiler import inlined, kernel
+from minicvae.kernels import linking
+from minicvae.kernels.compiler import kernel
 
 compiled_only = pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
-
-
-@inlined
-def shape_of(x):
-    return len(x), x[:1] + 1
 
 
 @kernel
@@ -40,12 +36,6 @@ def opposite(x):
 @kernel
 def too_much(x):
     return scaled(x, 101, False)
-
-
-@kernel
-def length_and_more(x):
-    n, first = shape_of(x)
-    return n + first[0]
 
 
 @given(x=st.one_of(st.integers(-1000, 1000), st.floats(-1e9, 1e9)))
@@ -73,47 +63,6 @@ def test_for_zero_and_false_nothing_is_compiled_that_would_not_be_for_others():
     assert len(scaled.signatures) == before + 1
     scaled(np.int32(3), 17, True)
     assert len(scaled.signatures) == before + 1
-
-
-@compiled_only
-def test_a_caller_holds_no_copy_of_what_it_calls():
-    twice(1.0)
-    code = "".join(twice.inspect_llvm().values())
-    defined = [line for line in code.splitlines() if line.startswith("define") and "scaled" in line]
-    declared = [line for line in code.splitlines() if line.startswith("declare") and "test_linking.scaled" in line]
-    assert (defined, bool(declared)) == ([], True)
-
-
-@compiled_only
-def test_a_caller_holds_a_copy_of_what_is_inlined():
-    assert (length_and_more(np.arange(3.0)), shape_of(np.arange(3))) == (4, (3, [1]))
-    assert "declare" not in "".join(
-        line for text in length_and_more.inspect_llvm().values() for line in text.splitlines() if "shape_of" in line
-    )
-
-
-@compiled_only
-def test_threads_may_be_the_first_to_compile_caller_and_callee_all_at_once():
-    @kernel
-    def inner(x):
-        return x + 1
-
-    @kernel
-    def outer(x):
-        return inner(x) + inner(x)
-
-    meeting, found = threading.Barrier(4), []
-
-    def first(function, value):
-        meeting.wait(timeout=60)
-        found.append(function(value))
-
-    threads = [threading.Thread(target=first, args=given) for given in [(outer, 1), (inner, 1), (outer, 1), (inner, 1)]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == [2, 2, 4, 4]
 
 
 LEAF, MIDDLE, TOP = (
@@ -163,26 +112,144 @@ print(*(sum(k.stats.cache_hits.values()) for k in kernels), *(sum(k.stats.cache_
 )
 
 
-@compiled_only
-def test_what_a_caller_calls_is_loaded_from_disk_before_the_caller(tmp_path, monkeypatch):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(program, *words): what a new process prints; modules lie in tmp_path, with a cache of their own."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    for name, text in (("leaf", LEAF), ("middle", MIDDLE), ("top", TOP)):
-        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    write(tmp_path, leaf=LEAF, middle=MIDDLE, top=TOP)
 
-    def run(*dtypes):
+    def run(program, *words):
         done = subprocess.run(
-            [sys.executable, tmp_path / "top.py", *dtypes], capture_output=True, text=True, check=False
+            [sys.executable, tmp_path / f"{program}.py", *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    numbers = "[0.0, 8.0, 16.0]"
-    assert run("float32") == f"{numbers} 0 0 0 0 1 1 1 1"
-    assert run("float32") == f"{numbers} 1 1 1 1 0 0 0 0"
-    assert run("float32", "float64") == f"{numbers} {numbers} 1 1 1 1 1 1 1 1"
+    return run
+
+
+def write(folder, **modules):
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+NUMBERS = "[0.0, 8.0, 16.0]"
+
+
+@compiled_only
+def test_what_a_caller_calls_is_loaded_from_disk_before_the_caller(run, tmp_path):
+    assert run("top", "float32") == f"{NUMBERS} 0 0 0 0 1 1 1 1"
+    assert run("top", "float32") == f"{NUMBERS} 1 1 1 1 0 0 0 0"
+    assert run("top", "float32", "float64") == f"{NUMBERS} {NUMBERS} 1 1 1 1 1 1 1 1"
     for path in tmp_path.rglob("leaf.leaf-*"):
         path.unlink()
-    assert run("float64") == f"{numbers} 1 1 1 0 0 0 0 1"
+    assert run("top", "float64") == f"{NUMBERS} 1 1 1 0 0 0 0 1"
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("change", "numbers", "anew"),
+    [
+        (("2 * x", "3 * x"), "[0.0, 27.0, 54.0]", "0 0 0 1"),  # its callers call what there is
+        (("y[:] = 2 * x", "y[:] = 2 * x\n    return 1.5"), NUMBERS, "1 1 1 1"),  # its type has changed, and so its name
+        (("def leaf", "def other"), "ImportError", None),
+    ],
+)
+def test_a_caller_from_disk_whose_callee_is_another_by_now_calls_that(run, tmp_path, change, numbers, anew):
+    run("top", "float32")
+    write(tmp_path, leaf=LEAF.replace(*change))
+    if anew:
+        assert run("top", "float32").startswith(numbers)
+        assert run("top", "float32").endswith("1 1 1 1 0 0 0 0")
+    else:
+        with pytest.raises(AssertionError, match=numbers):
+            run("top", "float32")
+
+
+COPIES = """
+from minicvae.kernels.compiler import inlined, kernel
+from leaf import leaf
+import numpy as np
+
+@inlined
+def shape_of(x):
+    return len(x), x[:1] + 1
+
+@kernel
+def caller(x):
+    leaf(x, x)
+    n, first = shape_of(x)
+    return n + first[0]
+
+@kernel
+def local(x):
+    return x + 1
+
+def made(factor):
+    @kernel
+    def scaled(x):
+        return factor * x
+
+    return scaled
+
+double, triple = made(2), made(3)
+
+@kernel
+def calls_local(x):
+    return local(x) + double(x) + triple(x)
+
+@kernel
+def calls_first(x):
+    return double(x)
+
+if __name__ == "__main__":
+    print(caller(np.arange(3.0)), calls_local(1), calls_first(1), shape_of(np.arange(3)))
+    for name in "leaf", "local", "scaled", "shape_of":
+        print(name, end=": ")
+        for function in caller, calls_local:
+            functions = function.overloads[function.signatures[0]].library._final_module.functions
+            if any(f.is_declaration and f".{name}(" in f.name for f in functions):
+                print(function.__name__, end="")
+        print(end="; ")
+"""
+
+
+@compiled_only
+def test_a_caller_holds_the_name_of_what_can_be_found_by_it_and_copies_of_all_else(run, tmp_path):
+    write(tmp_path, copies=COPIES)
+    numbers, declared = run("copies").splitlines()
+    assert numbers == "4.0 7 2 (3, array([1]))"
+    assert declared == "leaf: caller; local: ; scaled: ; shape_of: ;"
+    assert run("copies").splitlines()[0] == numbers
+    write(tmp_path, others=COPIES, again="import others\nprint(others.calls_local(1), others.calls_first(1))")
+    for _ in range(2):
+        assert run("again") == "7 2"
+
+
+@compiled_only
+def test_a_kernel_gets_its_name_while_nobody_else_compiles(monkeypatch):
+    """One thread is held while the copy that callers had is out and the name not yet in."""
+    held, go_on, found, context = threading.Event(), threading.Event(), [], scaled.targetctx
+
+    def insert(function, described, libraries=()):
+        if isinstance(described, linking.ExternalFunctionDescriptor) and not held.is_set():
+            held.set()
+            go_on.wait(timeout=60)
+        type(context).insert_user_function(context, function, described, libraries)
+
+    monkeypatch.setattr(context, "insert_user_function", insert)
+    x = np.zeros((2, 2, 2), np.complex64)  # of a type that nothing has been compiled for
+    calls = lambda: found.append(scaled(x, 1, False).sum()), lambda: found.append(twice(x).sum())
+    threads = [threading.Thread(target=call) for call in calls]
+    threads[0].start()
+    assert held.wait(timeout=60)
+    threads[1].start()
+    threads[1].join(timeout=1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert found == [0, 0]
 
 
 @compiled_only
@@ -193,16 +260,11 @@ caching.CacheImpl._locator_classes = []
 from minicvae.kernels import compiler
 compiler.PLACES = "minicvae.kernels.compiler.Nowhere"
 compiler.Nowhere = type("Nowhere", (), {"from_function": lambda *given: None})
-
-@compiler.kernel
-def leaf(x):
-    return x + 1
-
-@compiler.kernel
-def top(x):
-    return leaf(x) + leaf(x)
-
-print(top(1), leaf.stats.cache_path)
+import numpy as np
+from minicvae.kernels import compiled_products as p
+c = np.zeros((3, 3))
+p.product(np.eye(3), np.ones((3, 3)), False, c, False)
+print(c.sum(), p.multiply.stats.cache_path)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout == "4 None\n", done.stderr
+    assert done.stdout == "9.0 None\n", done.stderr

@@ -11,9 +11,7 @@ from minicvae.kernels import load
 from minicvae.kernels.workspace import LINE, Scratch, Workspace
 
 requests = st.lists(
-    st.tuples(
-        st.lists(st.integers(1, 5), max_size=3).map(tuple), st.sampled_from([np.float32, np.float64])
-    ),
+    st.tuples(st.lists(st.integers(1, 5), max_size=3).map(tuple), st.sampled_from([np.float32, np.float64])),
     min_size=1,
     max_size=6,
 )
