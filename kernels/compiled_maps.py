@@ -43,14 +43,14 @@ def finish(h, y, first, b, activation):
     """y = f(h + b) of y = h, or y = f(max h + b) where the places of the maxima are asked for."""
     if pooled(first):
         max_pool_2x2(h, y, first)
-    rows = y.reshape(-1, len(b))
+    rows = y.reshape(len(y) * y.shape[1], len(b))
     add_rows_activate(rows, rows, np.empty((len(rows), 0), np.int64), b, activation, 0, len(rows), 0, len(b))
 
 
 @kernel
 def slope(dy, y, first, g, of_maxima, db, activation):
     """g = dy ⊙ f', and db += Σ g; where y is of maxima g is as large as what they were taken from."""
-    rows = (-1, len(db))
+    rows = (len(y) * y.shape[1], len(db))
     if pooled(first):
         slope_times(dy.reshape(rows), y.reshape(rows), of_maxima.reshape(rows), db, activation)
         max_pool_2x2_backward(of_maxima, first, g)

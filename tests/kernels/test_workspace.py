@@ -48,12 +48,13 @@ def test_every_request_is_met_in_shape_and_type_whatever_came_before(steps):
         assert_apart(arrays)
 
 
-@given(n=st.integers(2, 9), data=st.data())
-def test_a_shorter_last_batch_is_a_view_and_the_longer_one_has_its_memory_back(n, data):
+@given(n=st.integers(2, 9), rest=st.lists(st.integers(1, 3), max_size=2), data=st.data())
+def test_a_shorter_last_batch_is_a_view_and_the_longer_one_has_its_memory_back(n, rest, data):
     fewer = data.draw(st.integers(1, n - 1))
     workspace = Workspace()
-    (whole,), (part,), (again,) = (step(workspace, [((rows, 3), np.float32)]) for rows in (n, fewer, n))
+    (whole,), (part,), (again,) = (step(workspace, [((rows, *rest), np.float32)]) for rows in (n, fewer, n))
     assert address(part) == address(whole) == address(again)
+    assert (part.shape, again.shape) == ((fewer, *rest), (n, *rest))
     assert np.shares_memory(part, whole)
 
 
