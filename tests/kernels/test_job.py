@@ -148,6 +148,17 @@ def test_for_arguments_of_the_same_kind_nothing_is_compiled_again():
     assert Job(double, (x, y[:, :3])).code != code
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@given(x=arrays())
+def test_the_signature_is_what_the_kernel_is_compiled_for(x):
+    job = Job(copy, (x, np.zeros(x.shape, x.dtype)))
+    copy.compile(job.signature)
+    count = len(copy.overloads)
+    job.run(alone())
+    assert job.signature in copy.overloads
+    assert len(copy.overloads) == count
+
+
 @pytest.mark.skipif(config.DISABLE_JIT, reason="plain Python takes anything")
 @pytest.mark.parametrize("wrong", [None, "1", np.float32(1), np.int64(1), [1.0], 1j])
 def test_what_cannot_be_written_down_is_refused(wrong):

@@ -200,6 +200,12 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     "one channel in: the cells of the kernel times one": (
         "minicvae.kernels.image_maps:Planes.__init__: self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:2])) -> self.sum_shape, self.planes = (W.shape, h * w * prod(W.shape[:3]))",
     ),
+    "all of them are set to zero, in whatever order": (
+        "minicvae.kernels.compiled_maps:parts: sums, row = (total[number].reshape(-1), db[number]) -> sums, row = (db[number], total[number].reshape(-1))",
+    ),
+    "parts of whole pairs of images hold all of them, too": (
+        "minicvae.kernels.compiled_maps:parts: begin, end = part(number, len(total), len(x), 1) -> begin, end = part(number, len(total), len(x), 2)",
+    ),
     "three to any power is odd": (
         "minicvae.schedules:Tripling.ends: return [(3 ** stage - 1) // 2 for stage in range(1, self.stages + 1)] -> return [3 ** stage // 2 for stage in range(1, self.stages + 1)]",
     ),
