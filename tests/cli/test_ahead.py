@@ -1,11 +1,13 @@
 """Two processes compile what a training needs, and nothing is left to compile for its steps."""
 
+import os
 import runpy
 import subprocess
 import sys
 import warnings
 from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 from types import SimpleNamespace
 
 import pytest
@@ -155,8 +157,10 @@ def test_ctrl_c_ends_the_second_process(monkeypatch):
     assert process.done == ["kill", "wait"]
 
 
-def test_the_second_process_compiles_from_the_last_to_the_first(monkeypatch):
-    order = []
+@pytest.mark.parametrize("looks", [3, 1000])
+def test_the_second_process_compiles_from_the_last_to_the_first_while_the_first_lives(monkeypatch, looks):
+    order, parents = [], chain(repeat(17, looks), repeat(1))
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
     monkeypatch.setattr(Dispatcher, "compile", lambda self, signature: order.append((self, signature)))
     for kernel, _ in (wanted := [*ahead._wanted("latent2d", "float64", "adam")]):
         monkeypatch.setattr(kernel, "compile", partial(Dispatcher.compile, kernel))
@@ -164,7 +168,7 @@ def test_the_second_process_compiles_from_the_last_to_the_first(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the module is there already
         runpy.run_module("minicvae.cli.ahead", run_name="__main__")
-    assert order == wanted[::-1]
+    assert order == wanted[::-1][: looks - 1]
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
