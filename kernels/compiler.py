@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
@@ -41,14 +41,19 @@ class WithAllSources:
     that ends in between would leave the names of new sources on the code of old ones. So these names have a stamp.
     """
 
+    @cached_property
+    def stamp(self) -> str:
+        """A short name for all these files as they are."""
+        own = Path(self._py_file).read_bytes()  # type: ignore[attr-defined]
+        return sha256(sources().encode() + own).hexdigest()[:16]
+
     def get_source_stamp(self) -> str:
         """What must be as it was for the code to be used."""
-        own = Path(self._py_file).read_bytes()  # type: ignore[attr-defined]
-        return sha256(sources().encode() + own).hexdigest()
+        return self.stamp
 
     def get_disambiguator(self) -> str:
         """What the names of the files have beside the function's."""
-        return f"{self.get_source_stamp()[:16]}-{self._lineno}"  # type: ignore[attr-defined]
+        return f"{self.stamp}-{self._lineno}"  # type: ignore[attr-defined]
 
 
 class Chosen(WithAllSources, caching.UserProvidedCacheLocator):
@@ -112,14 +117,13 @@ def uninterrupted() -> Iterator[None]:
 
 def _compiled_in_one_go(compiled: Any) -> Any:
     """The function, which Ctrl-C does not interrupt while it is compiled."""
-    if not config.DISABLE_JIT:
-        compile_for = compiled.compile
+    compile_for = compiled.compile
 
-        def compile_uninterrupted(signature: Any) -> Any:
-            with uninterrupted():
-                return compile_for(signature)
+    def compile_uninterrupted(signature: Any) -> Any:
+        with uninterrupted():
+            return compile_for(signature)
 
-        compiled.compile = compile_uninterrupted
+    compiled.compile = compile_uninterrupted
     return compiled
 
 
@@ -128,20 +132,18 @@ def _kept_by_one_at_a_time(compiled: Any) -> Any:
 
     Where it cannot be written, for want of room, it is not kept.
     """
-    if not config.DISABLE_JIT:
-        cache = compiled._cache
-        save, folder = cache.save_overload, Path(cache.cache_path)
-        stamp, _, _ = cache._impl.locator.get_disambiguator().partition("-")
-        name, _, _ = cache._impl.filename_base.partition(stamp)
+    cache = compiled._cache
+    save, folder, stamp = cache.save_overload, Path(cache.cache_path), cache._impl.locator.stamp
+    name, _, _ = cache._impl.filename_base.partition(stamp)
 
-        def save_overload(*args: Any) -> None:
-            with only_writer(folder), suppress(OSError):
-                for path in folder.glob(f"{escape(name)}*"):
-                    if not path.name.startswith(f"{name}{stamp}"):
-                        path.unlink(missing_ok=True)
-                save(*args)
+    def save_overload(*args: Any) -> None:
+        with only_writer(folder), suppress(OSError):
+            for path in folder.glob(f"{escape(name)}*"):
+                if not path.name.startswith(f"{name}{stamp}"):
+                    path.unlink(missing_ok=True)
+            save(*args)
 
-        cache.save_overload = save_overload
+    cache.save_overload = save_overload
     return compiled
 
 
@@ -152,6 +154,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """`function` compiled, and kept on disk where there is a place for it; elsewhere compiled anew in every process."""
+    if config.DISABLE_JIT:
+        return function
     before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, PLACES
     try:
         compiled = _kept_by_one_at_a_time(njit(cache=True, **FLAGS)(function))
@@ -159,4 +163,4 @@ def kernel(function: Callable[..., Any]) -> Any:
         compiled = njit(**FLAGS)(function)
     finally:
         config.CACHE_LOCATOR_CLASSES = before
-    return compiled if config.DISABLE_JIT else _compiled_in_one_go(linked(compiled))
+    return _compiled_in_one_go(linked(compiled))

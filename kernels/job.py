@@ -56,7 +56,7 @@ class Job:
     @property
     def signature(self) -> tuple[types.Type, ...]:
         """What the kernel has to be compiled for."""
-        return QUEUE_TYPE, *map(_numba_type, self._kind)
+        return _signature(self._kind)
 
     @cached_property
     def code(self) -> int:
@@ -100,11 +100,16 @@ def _numba_type(kind: Kind) -> types.Type:
     return types.BaseTuple.from_types([_numba_type(item) for item in kind])
 
 
+def _signature(kind: tuple[Kind, ...]) -> tuple[types.Type, ...]:
+    """The types that a kernel is compiled for: of the queue, and of the arguments."""
+    return QUEUE_TYPE, *map(_numba_type, kind)
+
+
 @cache
 @global_compiler_lock
 def _entry(kernel: Any, kind: tuple[Kind, ...]) -> int:
     """The address of the code that calls the kernel for such arguments."""
-    wanted = QUEUE_TYPE, *map(_numba_type, kind)
+    wanted = _signature(kind)
     kernel.compile(wanted)
     made = kernel.overloads[wanted]
     result = made.signature.return_type

@@ -24,7 +24,7 @@ __all__ = [
     "suggestion",
 ]
 
-SYNONYMS = {"gpu": "cuda"}
+SYNONYMS = {"gpu": "cuda"}  # whose letters are nearer to another word's
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
 
