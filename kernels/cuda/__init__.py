@@ -1,4 +1,4 @@
-"""The `cuda` device: CUDA kernels around cuBLAS's products, on CuPy arrays.
+"""The `cuda` device: CUDA kernels on CuPy arrays.
 
 The kernels stand in the `.cu` files beside this one; what they do not do faster, the reference does on CuPy arrays.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
-from minicvae.kernels.cuda.launch import Launcher, blocks
-from minicvae.kernels.cuda.products import Cublas, Epilogue
+from minicvae.kernels.cuda.launch import ACTIVATIONS, Launcher, blocks
+from minicvae.kernels.cuda.products import Products, tile_for
 from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 from minicvae.kernels.steps import portions
 
@@ -46,6 +46,24 @@ def _summing(d: int) -> int:
     return min(256, max(32, 1 << (d - 1).bit_length()))
 
 
+class _Run(NamedTuple):
+    """Parts of an input that a launch takes: matrices, then labels; the rows of W that they meet.
+
+    numbers: each matrix with the distance between its rows and its width, as the kernels take them; width: of both.
+    """
+
+    floats: list[Array]
+    onehot: OneHot | None
+    rows: slice
+    numbers: tuple[Any, ...]
+    width: int
+
+
+def _count(part: Part) -> int:
+    """How many examples a part holds."""
+    return len(part.labels if isinstance(part, OneHot) else part)
+
+
 class Cuda(CudaImages):
     """The kernels that are worth more than CuPy's expressions; the reference does the rest.
 
@@ -57,7 +75,7 @@ class Cuda(CudaImages):
     def __init__(self) -> None:
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
-        self.products = Cublas(self.xp, self.launch)
+        self.products = Products(self.xp, self.launch)
         self.graphs = os.environ.get(GRAPHS, "0") != "0"
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
 
@@ -134,18 +152,19 @@ class Cuda(CudaImages):
     # Networks
 
     def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """The product of the float parts, then the gathered rows, the bias and the activation in one pass."""
-        pairs, others = [], []
-        row: tuple[Array, ...] = ()
-        n = len(parts[0].labels if isinstance(parts[0], OneHot) else parts[0])
-        for part, rows in row_blocks(parts):
-            if isinstance(part, OneHot) and not row:
-                row = W[rows], self.whole(part.labels)
-            elif isinstance(part, OneHot):
-                others.append(self.rows_of(W[rows], part.labels, W.dtype))
-            elif part.shape[1]:
-                pairs.append((part, W[rows]))
-        return self.products.joined(pairs, (n, len(b)), Epilogue(b, activation, *row), others)
+        """A launch for each run of parts, which is one for the inputs of most layers."""
+        y = self.xp.empty((_count(parts[0]), len(b)), W.dtype)
+        joined = list(self._runs(parts))
+        for i, run in enumerate(joined):
+            W_run, labels = self.whole(W[run.rows]), self.whole(run.onehot.labels) if run.onehot else None
+            m, n, k = len(y), len(b), run.width
+            tile = tile_for((m, n, k))
+            plan = self.products.plan((m, n, k), y.dtype, tile)
+            f = ACTIVATIONS.index(activation if i == len(joined) - 1 else "linear")
+            rows = W_run[k:] if run.onehot else None
+            given = *run.numbers, W_run, b if i == 0 else None, rows, labels, y, m, n, f, i > 0
+            self.products.launch("dense", y.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+        return y
 
     def dense_backward(
         self,
@@ -159,18 +178,46 @@ class Cuda(CudaImages):
         accumulate: bool,
         need_dx: Sequence[bool],
     ) -> tuple[Array | None, ...]:
-        """The slope and db in one pass, then the products by cuBLAS, and the labels' rows of dW in another."""
-        g = self.slope_times(dy, y, activation, db, accumulate)
+        """A launch for each run of parts, which makes its rows of dW and what is needed of dx; the first makes db."""
+        dy, y = self.whole(dy), self.whole(y)
+        (m, n), dtype = y.shape, y.dtype
         dparts: list[Array | None] = []
-        for (part, rows), need in zip(row_blocks(parts), need_dx, strict=True):
-            if isinstance(part, OneHot):
-                self._scatter(g, part.labels, dW[rows], accumulate)
-                dparts.append(None)
-            else:
-                if part.shape[1]:
-                    self.products.plain(part.T, g, dW[rows], accumulate)
-                dparts.append(self.products.plain(g, W[rows].T) if need else None)
+        for i, run in enumerate(self._runs(parts)):
+            need = need_dx[len(dparts) : len(dparts) + len(run.floats)]
+            dx = [self.xp.empty(x.shape, dtype) if needed else None for x, needed in zip(run.floats, need, strict=True)]
+            dparts += [*dx, *([None] if run.onehot else [])]
+            d, classes = run.width, run.onehot.classes if run.onehot else 0
+            first = run.floats[0].shape[1] if len(need) == 2 and not need[0] else 0  # of the rows that dx takes of W
+            needed = [(a, a.shape[1]) for a in dx if a is not None]
+            outputs = [*needed, (None, 0), (None, 0)][:2]
+            width = sum(columns for _, columns in outputs)
+            sizes = (d + classes + (i == 0), n, m), (m, width, n)
+            tile = tile_for(*sizes)
+            plans = [self.products.plan(size, dtype, tile, which) for which, size in enumerate(sizes)]
+            labels = self.whole(run.onehot.labels) if run.onehot else None
+            given = dy, y, *run.numbers, labels, classes, self.whole(W[run.rows])[first:], dW[run.rows]
+            given = *given, db if i == 0 else None, *outputs[0], *outputs[1], m, n
+            shares = *plans[0].shares, *plans[1].shares
+            grid = plans[0].blocks + plans[1].blocks
+            f = ACTIVATIONS.index(activation)
+            self.products.launch("dense_backward", dtype, grid, *given, f, accumulate, *shares, tile=tile)
         return tuple(dparts)
+
+    def _runs(self, parts: Sequence[Part]) -> Iterator[_Run]:
+        """The parts in runs: at most two matrices of numbers, then at most one of labels; almost always one run."""
+        floats: list[Array] = []
+        start = 0
+        for i, (part, rows) in enumerate(row_blocks(parts)):
+            onehot = part if isinstance(part, OneHot) else None
+            if onehot is None:
+                floats.append(part)
+            follower = parts[i + 1] if i + 1 < len(parts) else None
+            if onehot or follower is None or (len(floats) == 2 and not isinstance(follower, OneHot)):
+                joined = [(*self.rows(x), x.shape[1]) for x in floats]
+                numbers = [*joined, (None, 0, 0), (None, 0, 0)][:2]
+                width = sum(x.shape[1] for x in floats)
+                yield _Run(floats, onehot, slice(start, rows.stop), (*numbers[0], *numbers[1]), width)
+                floats, start = [], rows.stop
 
     def embedding(self, E: Array, labels: Array) -> Array:
         """y = E[labels]."""

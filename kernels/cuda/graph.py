@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicvae.kernels.cuda.products import Tiled
 from minicvae.kernels.reference import Array
 from minicvae.kernels.steps import signature
 
@@ -77,7 +76,7 @@ class Recorded:
         return self._graphs[key].kind(*(results[i] for i in range(len(results))))
 
     def _plain(self, graph: _Graph) -> None:
-        """Run, with the memory and the products that the graph will have."""
+        """Run, with the memory that the graph will have."""
         with self._apart():
             found = self._run(*graph.inputs)
             graph.kind, graph.results = type(found), self._packed(found)
@@ -101,11 +100,6 @@ class Recorded:
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
-        """On a stream, with a pool and with products that can be recorded."""
-        k = self._kernels
-        before, k.products = k.products, Tiled(k.xp, k.launch)
-        try:
-            with self._stream, k.xp.cuda.using_allocator(self._pool.malloc):
-                yield
-        finally:
-            k.products = before
+        """On a stream and with a pool of its own."""
+        with self._stream, self._kernels.xp.cuda.using_allocator(self._pool.malloc):
+            yield

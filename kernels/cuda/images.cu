@@ -1,26 +1,7 @@
-// Images NHWC: windows and their transpose, pooling, upsampling. A thread for each number of the result, which it
+// Images NHWC: the transpose of windows, pooling, upsampling. A thread for each number of the result, which it
 // gathers from wherever it comes: nothing is scattered, so no two threads meet.
 //
 // A kernel or pool is kh by kw, a stride s by t; p and q are the rows and columns of zeros before the image.
-
-// P_nijabc = x_n,(i s - p + a),(j t - q + b),c, zero outside of the image (im2col).
-KERNEL windows(const real* x, real* P, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,
-               int p, int q, int size) {
-    int rest = place();
-    if (rest >= size) return;
-    int index = rest;
-    int channel = rest % c;
-    rest /= c;
-    int b = rest % kw;
-    rest /= kw;
-    int a = rest % kh;
-    rest /= kh;
-    int j = rest % j_count;
-    rest /= j_count;
-    int row = rest % i_count * s - p + a, column = j * t - q + b, n = rest / i_count;
-    bool inside = row >= 0 && row < h && column >= 0 && column < w;
-    P[index] = inside ? x[((n * h + row) * w + column) * c + channel] : 0;
-}
 
 // x_nhwc = Σ of u_nijabc over all windows that hold the pixel (col2im); size is that of x.
 KERNEL overlap_add(const real* u, real* x, int h, int w, int c, int i_count, int j_count, int kh, int kw, int s, int t,

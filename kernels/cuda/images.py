@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from minicvae.kernels.convolution import Pair, span, transposed_size
-from minicvae.kernels.cuda.launch import blocks
-from minicvae.kernels.cuda.products import ACTIVATIONS, Cublas, Epilogue
+from minicvae.kernels.convolution import Pair, span, transposed_size, turned
+from minicvae.kernels.cuda.launch import ACTIVATIONS, blocks
+from minicvae.kernels.cuda.products import Products, tile_for
 from minicvae.kernels.reference import Array, Reference
 
 __all__ = ["CudaImages"]
@@ -16,11 +16,45 @@ WARP = 32
 ROWS = 512  # of a gradient, which one block sums for the bias; of more, many blocks sum parts
 
 
+class _Geometry(NamedTuple):
+    """Where the windows of images lie: the image's size (h, w), its channels, and the places (i, j) of a kernel.
+
+    before: the rows and columns of zeros before the image; factor: the block that each pixel of x counts as.
+    """
+
+    size: Pair
+    channels: int
+    places: Pair
+    kernel: Pair
+    stride: Pair
+    before: Pair
+    factor: Pair = (1, 1)
+    padding: str = "same"
+
+    @classmethod
+    def of(cls, x: Array, W: Array, stride: Pair, padding: str, factor: Pair = (1, 1)) -> _Geometry:
+        """Of a convolution of x, upsampled by `factor`, with W."""
+        h, w, kernel = x.shape[1] * factor[0], x.shape[2] * factor[1], W.shape[:2]
+        (i, p, _), (j, q, _) = (span(*axis, padding) for axis in zip((h, w), kernel, stride, strict=True))
+        return cls((h, w), x.shape[3], (i, j), kernel, stride, (p, q), factor, padding)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """As the kernels take them."""
+        size, channels, *pairs, _ = self
+        return *size, channels, *(number for pair in pairs for number in pair)
+
+
+def _steps(W: Array) -> list[int]:
+    """The distance from one number of W to the next along each axis."""
+    return [step // W.itemsize for step in W.strides]
+
+
 class CudaImages(Reference):
-    """Convolutions as products of windows (im2col); pooling and upsampling pixel by pixel."""
+    """Convolutions as products with windows that are never written; pooling and upsampling pixel by pixel."""
 
     launch: Any
-    products: Cublas
+    products: Products
 
     def whole(self, a: Array) -> Array:
         """The same numbers, C-contiguous."""
@@ -55,30 +89,9 @@ class CudaImages(Reference):
 
     # Convolution
 
-    def gathered(self, x: Array, kernel: Pair, stride: Pair, padding: str) -> Array:
-        """P(x) as a matrix: a row for each place (n i j), a column for each number of a window (a b c)."""
-        x, (n, h, w, c) = self.whole(x), x.shape
-        (i, p, _), (j, q, _) = (span(*axis, padding) for axis in zip((h, w), kernel, stride, strict=True))
-        P = self.xp.empty((n * i * j, prod(kernel) * c), x.dtype)
-        self.launch("windows", x.dtype, blocks(P.size), x, P, h, w, c, i, j, *kernel, *stride, p, q, P.size)
-        return P
-
-    def overlap_add(self, u: Array, size: Pair, stride: Pair, padding: str) -> Array:
-        """Pᵀ(u), each pixel from all windows that hold it; u (n, i, j, a, b, c) -> (n, h, w, c)."""
-        n, i, j, *kernel, c = u.shape
-        (_, p, _), (_, q, _) = (span(*axis, padding) for axis in zip(size, kernel, stride, strict=True))
-        x = self.xp.empty((n, *size, c), u.dtype)
-        given = self.whole(u), x, *size, c, i, j, *kernel, *stride, p, q, x.size
-        self.launch("overlap_add", u.dtype, blocks(x.size), *given)
-        return x
-
     def conv2d(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
-        """The product of all windows with the kernel, then bias and activation in one pass."""
-        kernel = W.shape[:2]
-        i, j = self._places(x, kernel, stride, padding)
-        P, c_out = self.gathered(x, kernel, stride, padding), len(b)
-        y = self.products.joined([(P, W.reshape(-1, c_out))], (len(P), c_out), Epilogue(b, activation))
-        return y.reshape(len(x), i, j, c_out)
+        """One launch: the windows are gathered as they are needed, bias and activation follow at once."""
+        return self._convolve(x, W, b, activation, _Geometry.of(x, W, stride, padding))
 
     def conv2d_backward(
         self,
@@ -94,23 +107,42 @@ class CudaImages(Reference):
         accumulate: bool,
         need_dx: bool,
     ) -> Array | None:
-        """The slope and db in one pass, dW by a product with the windows, dx by another and their overlap."""
-        n, i, j, c_out = y.shape
-        g = self.slope_times(dy, y, activation, db, accumulate)
-        P = self.gathered(x, W.shape[:2], stride, padding)
-        self._gradient(P.T, g, dW, accumulate)
-        if not need_dx:
-            return None
-        u = self.products.plain(g, W.reshape(-1, c_out).T).reshape(n, i, j, *W.shape[:3])
-        return self.overlap_add(u, x.shape[1:3], stride, padding)
+        """The slope and db in one pass, dW by a product with the windows, dx as `_windows_back` finds it."""
+        g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
+        geometry = _Geometry.of(x, W, stride, padding)
+        self._convolve_gradient(x, g, dW, accumulate, geometry)
+        return self._windows_back(g, W, geometry) if need_dx else None
+
+    def upsample_conv2d(self, x: Array, W: Array, b: Array, activation: str, factor: Pair, padding: str) -> Array:
+        """As `conv2d`; each pixel is read as the block that it becomes."""
+        return self._convolve(x, W, b, activation, _Geometry.of(x, W, (1, 1), padding, factor))
+
+    def upsample_conv2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        W: Array,
+        activation: str,
+        factor: Pair,
+        padding: str,
+        dW: Array,
+        db: Array,
+        accumulate: bool,
+        need_dx: bool,
+    ) -> Array | None:
+        """As `conv2d_backward`, then the sum over each block."""
+        g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
+        geometry = _Geometry.of(x, W, (1, 1), padding, factor)
+        self._convolve_gradient(x, g, dW, accumulate, geometry)
+        return self.upsample_backward(self._windows_back(g, W, geometry), factor) if need_dx else None
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
         """The product of every pixel with the kernel, the overlap of the stamps, then bias and activation."""
-        n, i, j, c_in = x.shape
-        h, w = (transposed_size(*axis, padding) for axis in zip((i, j), W.shape[:2], stride, strict=True))
-        u = self.products.plain(self.whole(x).reshape(-1, c_in), W.reshape(-1, c_in).T)
-        y = self.overlap_add(u.reshape(n, i, j, *W.shape[:3]), (h, w), stride, padding)
-        return self.products.finish(y, 1, y, Epilogue(b, activation))
+        h, w = (transposed_size(*axis, padding) for axis in zip(x.shape[1:3], W.shape[:2], stride, strict=True))
+        y, f = self._stamped(x, W, (h, w), stride, padding), ACTIVATIONS.index(activation)
+        self.launch("bias_activate", y.dtype, blocks(y.size), y, b, len(b), y.size, f)
+        return y
 
     def conv2d_transpose_backward(
         self,
@@ -127,24 +159,59 @@ class CudaImages(Reference):
         need_dx: bool,
     ) -> Array | None:
         """The slope and db in one pass, then two products with the windows of the gradient."""
-        c_in = x.shape[3]
         g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
-        P = self.gathered(g, W.shape[:2], stride, padding)
-        self._gradient(P.T, self.whole(x).reshape(-1, c_in), dW, accumulate)
-        return self.products.plain(P, W.reshape(-1, c_in)).reshape(x.shape) if need_dx else None
+        geometry = _Geometry.of(g, W, stride, padding)
+        self._convolve_gradient(g, x, dW, accumulate, geometry)
+        return self._convolve(g, W, None, "linear", geometry) if need_dx else None
 
-    def _gradient(self, P_T: Array, g: Array, dW: Array, accumulate: bool) -> None:
-        """dW = Pᵀ g, or added to it; a kernel that is turned is a view, of which no matrix can be made in place."""
-        if dW.flags.c_contiguous:
-            self.products.plain(P_T, g, dW.reshape(-1, dW.shape[-1]), accumulate)
-            return
-        product = self.products.plain(P_T, g).reshape(dW.shape)
-        dW[...] = dW + product if accumulate else product
+    def _convolve(self, x: Array, W: Array, b: Array | None, activation: str, geometry: _Geometry) -> Array:
+        """f(P(x) W + b); W may lie in any way, even backwards."""
+        c_out = W.shape[3]
+        y = self.xp.empty((len(x), *geometry.places, c_out), x.dtype)
+        m, n, k = y.size // c_out, c_out, prod(W.shape[:3])
+        tile = tile_for((m, n, k))
+        plan = self.products.plan((m, n, k), y.dtype, tile)
+        given = self.whole(x), *geometry.numbers, W, *_steps(W), b, y, m, n, ACTIVATIONS.index(activation)
+        self.products.launch("convolve", y.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+        return y
 
-    def _places(self, x: Array, kernel: Pair, stride: Pair, padding: str) -> Pair:
-        """How many places a kernel has along rows and columns."""
-        i, j = (span(*axis, padding)[0] for axis in zip(x.shape[1:3], kernel, stride, strict=True))
-        return i, j
+    def _convolve_gradient(self, x: Array, g: Array, dW: Array, accumulate: bool, geometry: _Geometry) -> None:
+        """dW = P(x)ᵀ g, or added to it; dW may lie in any way, even backwards."""
+        n = dW.shape[3]
+        m, cells = g.size // n, prod(dW.shape[:3])
+        tile = tile_for((cells, n, m))
+        plan = self.products.plan((cells, n, m), g.dtype, tile)
+        given = self.whole(x), *geometry.numbers, self.whole(g), dW, *_steps(dW), m, n, accumulate
+        self.products.launch("convolve_gradient", g.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+
+    def _windows_back(self, g: Array, W: Array, geometry: _Geometry) -> Array:
+        """Pᵀ(g Wᵀ), (n, h, w, c): with stride 1 the convolution of g with W turned, since then
+
+            dx_nhwc = Σ_abk g_n,(h + p - a),(w + q - b),k W_abck        and a' = kh - 1 - a makes windows of it,
+
+        which begin kh - 1 - p rows and kw - 1 - q columns before g.
+        """
+        kh, kw = W.shape[:2]
+        if geometry.stride == (1, 1):
+            (h, w), (p, q) = geometry.size, geometry.before
+            back = _Geometry(g.shape[1:3], g.shape[3], (h, w), (kh, kw), (1, 1), (kh - 1 - p, kw - 1 - q))
+            return self._convolve(g, turned(W), None, "linear", back)
+        return self._stamped(g, W, geometry.size, geometry.stride, geometry.padding)
+
+    def _stamped(self, x: Array, W: Array, size: Pair, stride: Pair, padding: str) -> Array:
+        """Pᵀ(x Wᵀ), an image of that size: the product of every pixel with the kernel, and the overlap of them all."""
+        n, i, j, c = x.shape
+        u = self.products.product(self.whole(x).reshape(-1, c), W.reshape(-1, c).T)
+        return self.overlap_add(u.reshape(n, i, j, *W.shape[:3]), size, stride, padding)
+
+    def overlap_add(self, u: Array, size: Pair, stride: Pair, padding: str) -> Array:
+        """Pᵀ(u), each pixel from all windows that hold it; u (n, i, j, a, b, c) -> (n, h, w, c)."""
+        n, i, j, *kernel, c = u.shape
+        (_, p, _), (_, q, _) = (span(*axis, padding) for axis in zip(size, kernel, stride, strict=True))
+        x = self.xp.empty((n, *size, c), u.dtype)
+        given = self.whole(u), x, *size, c, i, j, *kernel, *stride, p, q, x.size
+        self.launch("overlap_add", u.dtype, blocks(x.size), *given)
+        return x
 
     # Pooling and upsampling
 
@@ -174,7 +241,7 @@ class CudaImages(Reference):
 
     def _pooled(self, kernel: str, x: Array, pool: Pair, stride: Pair) -> Array:
         n, h, w, c = x.shape
-        i, j = self._places(x, pool, stride, "valid")
+        i, j = (span(*axis, "valid")[0] for axis in zip((h, w), pool, stride, strict=True))
         y = self.xp.empty((n, i, j, c), x.dtype)
         given = self.whole(x), y, h, w, c, i, j, *pool, *stride, y.size
         self.launch(kernel, y.dtype, blocks(y.size), *given)

@@ -21,6 +21,7 @@ __all__ = ["Declaration", "Launcher", "declarations", "files", "options", "parse
 HERE = Path(__file__).parent
 THREADS = 256  # of a block; blocks that sum have fewer where there is less to sum
 REAL = {"float32": "float", "float64": "double"}
+ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")  # in the order of the names in `common.cuh`
 NULL = np.intp(0)  # a pointer to nothing
 TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.float64}  # and real, as the launch says
 
@@ -28,8 +29,8 @@ TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.floa
 class Declaration(NamedTuple):
     """A kernel: its name, the file that it stands in, and its parameters as pairs of a type and a name.
 
-    A matrix `x` that is followed by `x_step` may have other numbers between its rows; by `x_row` and `x_column`, also
-    between its columns.
+    A matrix `x` that is followed by `x_step` may have other numbers between its rows; by `x_row` or `x_a`, the distances
+    along all its axes, may lie in any way.
     """
 
     name: str
@@ -43,14 +44,18 @@ def files() -> list[str]:
 
 
 def source(file: str) -> str:
-    """The whole text of a file of kernels, as a compiler takes it: the header is a part of it, not included."""
-    header = (HERE / "common.cuh").read_text(encoding="utf-8")
-    return f'{header}\n#line 1 "{file}"\n{(HERE / file).read_text(encoding="utf-8")}'
+    """The whole text of a file of kernels, as a compiler takes it, with the headers that it includes in their places."""
+
+    def text(name: str) -> str:
+        lines = (HERE / name).read_text(encoding="utf-8")
+        return re.sub(r'^#include "(.+)"$', lambda found: text(found[1]), lines, flags=re.MULTILINE)
+
+    return f"{text('common.cuh')}\n{text(file)}"
 
 
-def options(dtype: Any) -> tuple[str, ...]:
-    """What the compiler is told."""
-    return ("-std=c++17", f"-DREAL={REAL[np.dtype(dtype).name]}")
+def options(dtype: Any, tile: int = 0) -> tuple[str, ...]:
+    """What the compiler is told; tile: of products (`product.cuh`), 0 for the usual one."""
+    return ("-std=c++17", f"-DREAL={REAL[np.dtype(dtype).name]}", *([f"-DTILE={tile}"] if tile else []))
 
 
 def parse(text: str, file: str) -> list[Declaration]:
@@ -75,11 +80,11 @@ class Launcher:
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
-        self._modules: dict[tuple[str, str], Any] = {}
-        self._compiled: dict[tuple[str, Any], tuple[Any, list[Callable[[Any], Any]]]] = {}
+        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._compiled: dict[tuple[str, Any, int], tuple[Any, list[Callable[[Any], Any]]]] = {}
 
     def __call__(
-        self, name: str, dtype: Any, grid: int | tuple[int, ...], *arguments: Any, threads: int = THREADS
+        self, name: str, dtype: Any, grid: int | tuple[int, ...], *arguments: Any, threads: int = THREADS, tile: int = 0
     ) -> None:
         """Launch a kernel on `grid` blocks, numbers and arrays converted to, or held to, the types of its parameters.
 
@@ -92,9 +97,9 @@ class Launcher:
         OverflowError
             For a size of 2^31 or more.
         """
-        if (name, dtype) not in self._compiled:
-            self._compiled[name, dtype] = self._compile(declarations()[name], np.dtype(dtype))
-        function, takes = self._compiled[name, dtype]
+        if (name, dtype, tile) not in self._compiled:
+            self._compiled[name, dtype, tile] = self._compile(declarations()[name], np.dtype(dtype), tile)
+        function, takes = self._compiled[name, dtype, tile]
         if len(arguments) != len(takes):
             raise TypeError(f"{name}: expected {len(takes)} arguments, got {len(arguments)}")
         given = tuple(take(x) for take, x in zip(takes, arguments, strict=True))
@@ -102,13 +107,13 @@ class Launcher:
         if all(grid):
             function(grid, (threads,), given)
 
-    def _compile(self, kernel: Declaration, dtype: np.dtype) -> tuple[Any, list[Callable[[Any], Any]]]:
+    def _compile(self, kernel: Declaration, dtype: np.dtype, tile: int) -> tuple[Any, list[Callable[[Any], Any]]]:
         """The kernel, compiled with its whole file when it is first asked for, and what takes its arguments."""
-        if (kernel.file, dtype.name) not in self._modules:
-            compiled = self._cupy.RawModule(code=source(kernel.file), options=options(dtype))
-            self._modules[kernel.file, dtype.name] = compiled
+        told = options(dtype, tile)
+        if (kernel.file, told) not in self._modules:
+            self._modules[kernel.file, told] = self._cupy.RawModule(code=source(kernel.file), options=told)
         takes = [_take(kernel, i, dtype) for i in range(len(kernel.parameters))]
-        return self._modules[kernel.file, dtype.name].get_function(kernel.name), takes
+        return self._modules[kernel.file, told].get_function(kernel.name), takes
 
 
 def _take(kernel: Declaration, i: int, real: np.dtype) -> Callable[[Any], Any]:
@@ -119,12 +124,12 @@ def _take(kernel: Declaration, i: int, real: np.dtype) -> Callable[[Any], Any]:
     if not kind.endswith("*"):
         return expected.type
     follower = "".join(other for _, other in kernel.parameters[i + 1 : i + 2])
-    rows, columns = follower in (f"{name}_step", f"{name}_row"), follower == f"{name}_row"
+    rows, anyhow = follower == f"{name}_step", follower in (f"{name}_row", f"{name}_a")
 
     def take(x: Array | None) -> Any:
         if x is None:
             return NULL
-        fits = x.flags.c_contiguous or columns or (rows and x.strides[-1] == x.itemsize)
+        fits = x.flags.c_contiguous or anyhow or (rows and x.strides[-1] == x.itemsize)
         if x.dtype != expected or not fits:
             layout = "" if fits else " with strides"
             raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")

@@ -37,6 +37,8 @@ def built(code, options):
                 *options,
                 "-O1",
                 "-w",
+                "-fsanitize=alignment",  # a GPU fetches four numbers at once from a multiple of 16 bytes only
+                "-fsanitize-undefined-trap-on-error",
                 "-shared",
                 "-fPIC",
                 "-o",

@@ -115,3 +115,17 @@ static int run(const unsigned* grid, unsigned threads, int order, std::function<
 }  // namespace host
 
 static void __syncthreads() { host::barrier(); }
+
+// Threads follow each other, so everybody sees what was written, and nobody comes between reading and writing.
+static void __threadfence() {}
+
+static int atomicAdd(int* place, int more) {
+    int before = *place;
+    *place += more;
+    return before;
+}
+
+template <class Number>
+static Number __ldcg(const Number* place) {
+    return *place;
+}

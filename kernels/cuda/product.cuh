@@ -1,0 +1,230 @@
+// Products of matrices, C = A B, made for what a small network asks for: sums of a few hundred terms, results of a few
+// hundred rows, and something to be done to each number of C while it is at hand.
+//
+// An operand says what its number (o, p) is: o counts the rows of A or the columns of B, p the terms of the sum. So a
+// one-hot matrix, the windows of an image, or a gradient times a slope are operands that nobody writes to memory.
+//
+// A block makes a tile of C, Tile::M by Tile::N. It carries slabs of both operands, DEPTH terms at a time, to shared
+// memory, and fetches the next while it works on one. Its threads stand in TEAMS, each of which makes the whole tile
+// from its share of the terms of every slab, M_EACH by N_EACH numbers a thread; then the teams' sums are added. Where C
+// has too few tiles to keep a GPU busy, several blocks share the sum of a tile, each writes its piece, and the last of
+// them to be done adds them up. All in one order: the same input gives the same bits.
+
+#ifndef TILE
+#define TILE 32
+#endif
+
+// For results of few numbers: many warps on a small tile, so that no one waits for memory alone.
+#if TILE == 32
+struct Tile {
+    enum { M = 32, N = 32, M_EACH = 4, N_EACH = 4, TEAMS = 4, DEPTH = 64 };
+#else
+// For large ones: eight times eight numbers a thread are as many products as shared memory can feed.
+struct Tile {
+    enum { M = 64, N = 64, M_EACH = 8, N_EACH = 8, TEAMS = 1, DEPTH = 16 };
+#endif
+    enum {
+        TEAM = M / M_EACH * (N / N_EACH),
+        THREADS = TEAM * TEAMS,
+        SIZE = M * N,
+        SLABS = DEPTH * (M + N),
+        MEMORY = SLABS > TEAMS * SIZE ? SLABS : TEAMS * SIZE  // numbers in shared memory
+    };
+};
+
+// Four numbers, fetched at once where they lie at a multiple of 16 bytes.
+struct alignas(16) Four {
+    real n[4];
+};
+
+__device__ inline bool aligned(const real* x, int step) { return (unsigned long long)x % 16 == 0 && step % 4 == 0; }
+
+// Where the number (p, o) of a slab lies. Neighbours in o stay together by fours, which are told apart by p so that
+// neither those who write along p nor those who read along o meet in the same bank of shared memory.
+__device__ inline int at(int p, int o, int width) { return p * width + (o ^ 4 * (p / 4 % 8)); }
+
+// What a thread carries of a slab of `width` rows or columns.
+template <class Operand, int WIDTH>
+struct Carried {
+    enum { EACH = WIDTH * Tile::DEPTH / 4 / Tile::THREADS };
+    Four held[EACH];
+
+    // The u-th four of this thread: its first number is (p, o) of the slab.
+    __device__ static void place(const Operand& x, int u, int& o, int& p) {
+        int e = threadIdx.x + u * Tile::THREADS;
+        o = x.along() ? e / (Tile::DEPTH / 4) : e % (WIDTH / 4) * 4;
+        p = x.along() ? e % (Tile::DEPTH / 4) * 4 : e / (WIDTH / 4);
+    }
+
+    __device__ void fetch(const Operand& x, int first_o, int first_p) {
+#pragma unroll
+        for (int u = 0; u < EACH; u++) {
+            int o, p;
+            place(x, u, o, p);
+            held[u] = x.four(first_o + o, first_p + p);
+        }
+    }
+
+    __device__ void put(const Operand& x, real* slab) const {
+#pragma unroll
+        for (int u = 0; u < EACH; u++) {
+            int o, p;
+            place(x, u, o, p);
+            if (x.along())
+                for (int v = 0; v < 4; v++) slab[at(p + v, o, WIDTH)] = held[u].n[v];
+            else
+                *(Four*)(slab + at(p, o, WIDTH)) = held[u];
+        }
+    }
+};
+
+// The EACH numbers of row p that belong to thread r of WIDTH / EACH: fours that lie a part of the slab apart.
+template <int WIDTH, int EACH>
+__device__ inline void read(const real* slab, int p, int r, real* numbers) {
+#pragma unroll
+    for (int u = 0; u < EACH / 4; u++) {
+        Four four = *(const Four*)(slab + at(p, u * (WIDTH / (EACH / 4)) + 4 * r, WIDTH));
+        for (int v = 0; v < 4; v++) numbers[4 * u + v] = four.n[v];
+    }
+}
+
+// The row or column of a tile that is the u-th of thread r: the inverse of `read`.
+template <int WIDTH, int EACH>
+__device__ inline int place_of(int r, int u) {
+    return u / 4 * (WIDTH / (EACH / 4)) + 4 * r + u % 4;
+}
+
+__device__ inline int tiles(int m, int n) { return (m + Tile::M - 1) / Tile::M * ((n + Tile::N - 1) / Tile::N); }
+
+// Blocks that share the sums of a product: `pieces` for each tile. planes: Tile::SIZE numbers for each block;
+// tickets: `1 + pieces / GROUP` rounded up for each tile, which are 0 before and after.
+struct Shares {
+    int pieces;
+    real* planes;
+    int* tickets;
+};
+
+#define GROUP 16  // pieces that are added up at once, and then such sums: so nobody waits for hundreds of numbers
+
+// Whether this block is the last of `count` to come here; then it sees what the others have written before.
+__device__ inline bool last_of(int count, int* ticket) {
+    __shared__ bool last;
+    __threadfence();  // whoever sees the ticket sees the numbers
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(ticket, 1) == count - 1;
+        if (last) *ticket = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+// The sum of `count` numbers that other blocks have written, `step` apart.
+__device__ inline real sum_of(const real* numbers, int step, int count) {
+    real sum = 0;
+#pragma unroll GROUP
+    for (int other = 0; other < count; other++) sum += __ldcg(numbers + other * step);
+    return sum;
+}
+
+// out(i, j, Σ_p A_ip B_pj) for the numbers of a tile, by the block that is the `piece`-th of those that share it.
+// fours: Tile::MEMORY numbers, shared by the block.
+template <class A, class B, class Out>
+__device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, Four* fours) {
+    const int COLUMNS = Tile::N / Tile::N_EACH;
+    int across = (b.outers + Tile::N - 1) / Tile::N;
+    int top = tile / across * Tile::M, left = tile % across * Tile::N;
+    int depth = ((a.terms + shares.pieces - 1) / shares.pieces + 3) / 4 * 4;  // fours stay whole
+    int begin = piece * depth, end = min(begin + depth, a.terms);
+    a.terms = b.terms = end;
+    real *memory = fours->n, *slab_a = memory, *slab_b = memory + Tile::DEPTH * Tile::M;
+    int team = threadIdx.x / Tile::TEAM, row = threadIdx.x % Tile::TEAM / COLUMNS;
+    int column = threadIdx.x % Tile::TEAM % COLUMNS;
+    real sum[Tile::M_EACH][Tile::N_EACH] = {};
+    Carried<A, Tile::M> next_a;
+    Carried<B, Tile::N> next_b;
+    if (begin < end) next_a.fetch(a, top, begin), next_b.fetch(b, left, begin);
+    for (int first = begin; first < end; first += Tile::DEPTH) {
+        __syncthreads();  // nobody reads the slabs before
+        next_a.put(a, slab_a);
+        next_b.put(b, slab_b);
+        __syncthreads();
+        if (first + Tile::DEPTH < end)
+            next_a.fetch(a, top, first + Tile::DEPTH), next_b.fetch(b, left, first + Tile::DEPTH);
+#pragma unroll 4
+        for (int q = 0; q < Tile::DEPTH / Tile::TEAMS; q++) {
+            int p = team * (Tile::DEPTH / Tile::TEAMS) + q;
+            real x[Tile::M_EACH], y[Tile::N_EACH];
+            read<Tile::M, Tile::M_EACH>(slab_a, p, row, x);
+            read<Tile::N, Tile::N_EACH>(slab_b, p, column, y);
+#pragma unroll
+            for (int u = 0; u < Tile::M_EACH; u++)
+#pragma unroll
+                for (int v = 0; v < Tile::N_EACH; v++) sum[u][v] += x[u] * y[v];
+        }
+    }
+
+    // The tile as each team has summed it, and then number by number, neighbours by neighbouring threads.
+    __syncthreads();
+#pragma unroll
+    for (int u = 0; u < Tile::M_EACH; u++)
+#pragma unroll
+        for (int v = 0; v < Tile::N_EACH; v += 4) {
+            int i = place_of<Tile::M, Tile::M_EACH>(row, u), j = place_of<Tile::N, Tile::N_EACH>(column, v);
+            *(Four*)(memory + team * Tile::SIZE + i * Tile::N + j) = {sum[u][v], sum[u][v + 1], sum[u][v + 2], sum[u][v + 3]};
+        }
+    __syncthreads();
+    int group = piece / GROUP, count = min(GROUP, shares.pieces - group * GROUP);
+    int groups = (shares.pieces + GROUP - 1) / GROUP, *tickets = shares.tickets + tile * (groups + 1);
+    real* planes = shares.planes + (long long)tile * shares.pieces * Tile::SIZE;
+    real* own = planes + group * GROUP * Tile::SIZE;  // of the group
+    if (shares.pieces > 1) {
+        for (int e = threadIdx.x; e < Tile::SIZE; e += Tile::THREADS) {
+            real h = memory[e];
+            for (int other = 1; other < Tile::TEAMS; other++) h += memory[other * Tile::SIZE + e];
+            own[piece % GROUP * Tile::SIZE + e] = h;
+        }
+        if (!last_of(count, tickets + 1 + group)) return;
+    }
+    if (groups > 1) {
+        for (int e = threadIdx.x; e < Tile::SIZE; e += Tile::THREADS) own[e] = sum_of(own + e, Tile::SIZE, count);
+        if (!last_of(groups, tickets)) return;
+    }
+    for (int e = threadIdx.x; e < Tile::SIZE; e += Tile::THREADS) {
+        real h = 0;
+        if (groups > 1)
+            h = sum_of(planes + e, GROUP * Tile::SIZE, groups);
+        else if (shares.pieces > 1)
+            h = sum_of(planes + e, Tile::SIZE, count);
+        else
+            for (int other = 0; other < Tile::TEAMS; other++) h += memory[other * Tile::SIZE + e];
+        int i = top + e / Tile::N, j = left + e % Tile::N;
+        if (i < a.outers && j < b.outers) out(i, j, h);
+    }
+}
+
+// A matrix: the number (o, p) lies at o `outer` + p `term`, one of which is 1 where fours are to be fetched at once.
+struct Matrix {
+    const real* x;
+    int outer, term, outers, terms;
+    bool fours;
+
+    __device__ Matrix(const real* x, int outer, int term, int outers, int terms)
+        : x(x), outer(outer), term(term), outers(outers), terms(terms), fours(aligned(x, outer == 1 ? term : outer)) {}
+
+    __device__ bool along() const { return outer != 1; }
+
+    __device__ Four four(int o, int p) const {
+        long long start = (long long)o * outer + (long long)p * term;
+        bool forwards = along() ? term == 1 && p + 3 < terms && o < outers : o + 3 < outers && p < terms;
+        if (fours && forwards) return *(const Four*)(x + start);
+        Four found;
+#pragma unroll
+        for (int v = 0; v < 4; v++) {
+            bool inside = along() ? o < outers && p + v < terms : o + v < outers && p < terms;
+            found.n[v] = inside ? x[start + (long long)v * (along() ? term : outer)] : 0;
+        }
+        return found;
+    }
+};
