@@ -83,9 +83,9 @@ class Cpu(CpuImages):
     def _run(self, job: Job) -> None:
         job.run(self.helpers.state)
 
-    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """`run`, recorded (`recorded.py`) if it can be."""
-        return Recorded(self.recording, run)
+    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
+        """`run`, recorded (`recorded.py`) if it can be; `then` is one kernel, mostly, and would gain nothing."""
+        return super().repeated(Recorded(self.recording, run), then, both)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """Whether all numbers are finite; while a step is recorded True, and `Recorded` looks at them."""
@@ -292,7 +292,7 @@ class Cpu(CpuImages):
         grad: Array,
         m: Array,
         v: Array,
-        step: int,
+        step: Array,
         learning_rate: float,
         beta1: float,
         beta2: float,
@@ -300,8 +300,9 @@ class Cpu(CpuImages):
         weight_decay: float,
     ) -> None:
         """One pass over the four buffers."""
+        step += 1
         # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
-        decays = (beta1, 1 - beta1, beta2, 1 - beta2)
-        corrections = (1 / (1 - beta1**step), 1 / (1 - beta2**step))
+        decays, t = (beta1, 1 - beta1, beta2, 1 - beta2), int(step[0])
+        corrections = (1 / (1 - beta1**t), 1 / (1 - beta2**t))
         scalars = (learning_rate, *decays, epsilon, *corrections, weight_decay)
         self.run(pieces.adam, value, grad, m, v, *map(float, scalars))

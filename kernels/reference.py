@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicvae.kernels.convolution import Convolution
+from minicvae.kernels.steps import in_turn
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -78,13 +79,14 @@ class Reference(Convolution):
         """Rows of single numbers, as kernels and reductions return them, on the host; (rows, columns) float64."""
         return np.array([[float(x) for x in row] for row in numbers])
 
-    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """`run`, which every step calls with arrays and numbers, and which returns a named tuple of single numbers.
+    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
+        """step(rate, *arguments): `run(*arguments)`, a named tuple of single numbers, returned after `then(rate)`.
 
-        A device may record what is computed, and from then on compute that without running it. Then `run` does what it
-        does on the host only where it is recorded.
+        The arguments are arrays and numbers. A device may record what `run` computes, and what `then` does if `both`
+        may be recorded, and from then on compute that without running them: what they do on the host is done only
+        where they are recorded.
         """
-        return run
+        return in_turn(run, then)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """Whether a training may go on: all of the numbers, its losses, are finite.
@@ -245,6 +247,14 @@ class Reference(Convolution):
         """
         eps = eps[: len(dz)]
         return dz.sum(axis=0), (dz * eps).sum(axis=0) * (self.xp.exp(log_var / 2) / 2)
+
+    def scaled(self, d: Array, *derivatives: Array) -> tuple[Array, ...]:
+        """d ⊙ each derivative: the chain rule through one number that depends on several; all (n, l)."""
+        return tuple(d * derivative for derivative in derivatives)
+
+    def joined_sum(self, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
+        """[a_1 + b_1, a_2 + b_2], side by side; each (n, l) -> (n, 2 l)."""
+        return self.concatenate([a[0] + b[0], a[1] + b[1]], axis=1)
 
     def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
         """KL(N(mean, exp(log_var)) ‖ N(0, 1)) for each example and dimension, with both derivatives; all (n, l).
@@ -423,25 +433,27 @@ class Reference(Convolution):
         grad: Array,
         m: Array,
         v: Array,
-        step: int,
+        step: Array,
         learning_rate: float,
         beta1: float,
         beta2: float,
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        """Adam with decoupled weight decay (AdamW where `weight_decay` > 0); `step` counts from 1.
+        """Adam with decoupled weight decay (AdamW where `weight_decay` > 0); step: t, an int64 (1,) that changes too.
 
+            t ← t + 1
             m ← β1 m + (1-β1) g          m̂ = m / (1 - β1^t)
             v ← β2 v + (1-β2) g²         v̂ = v / (1 - β2^t)
             value ← value - rate (m̂ / (√v̂ + ε) + weight_decay value)
 
         Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2.
         """
+        step += 1
         m *= beta1
         m += (1 - beta1) * grad
         v *= beta2
         v += (1 - beta2) * grad * grad
-        m_hat = m / (1 - beta1**step)
-        v_hat = v / (1 - beta2**step)
+        m_hat = m / (1 - beta1**step).astype(m.dtype)  # the power in float64
+        v_hat = v / (1 - beta2**step).astype(v.dtype)
         value -= learning_rate * (m_hat / (self.xp.sqrt(v_hat) + epsilon) + weight_decay * value)

@@ -1,13 +1,24 @@
-"""For loops of steps on all devices: portions of what is drawn for them, and what a recording of a step depends on."""
+"""For loops of steps on all devices: their two halves, what is drawn for them, and what a recording depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-__all__ = ["portions", "signature"]
+__all__ = ["in_turn", "portions", "signature"]
+
+
+def in_turn(run: Callable[..., Any], then: Callable[[float], None]) -> Callable[..., Any]:
+    """step(rate, *arguments): what `run(*arguments)` returns, after `then(rate)`."""
+
+    def step(rate: float, *arguments: Any) -> Any:
+        found = run(*arguments)
+        then(rate)
+        return found
+
+    return step
 
 
 def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

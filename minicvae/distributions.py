@@ -55,8 +55,8 @@ def kl_standard(kernels: Reference, mean: Array, log_var: Array) -> tuple[Array,
     kl, dmean, dlog_var = kernels.kl_standard(mean, log_var)
 
     @once
-    def backward(dkl: Array) -> tuple[Array, Array]:
-        return dkl * dmean, dkl * dlog_var
+    def backward(dkl: Array) -> tuple[Array, ...]:
+        return kernels.scaled(dkl, dmean, dlog_var)
 
     return kl, backward
 
@@ -72,7 +72,7 @@ def kl_diagonal(
 
     @once
     def backward(dkl: Array) -> tuple[Array, ...]:
-        return tuple(dkl * derivative for derivative in derivatives)
+        return kernels.scaled(dkl, *derivatives)
 
     return kl, backward
 
@@ -85,8 +85,8 @@ def kl_monte_carlo(kernels: Reference, mean: Array, log_var: Array, eps: Array) 
     kl, dmean, dlog_var = kernels.kl_monte_carlo(mean, log_var, eps)
 
     @once
-    def backward(dkl: Array) -> tuple[Array, Array]:
-        return dkl * dmean, dkl * dlog_var
+    def backward(dkl: Array) -> tuple[Array, ...]:
+        return kernels.scaled(dkl, dmean, dlog_var)
 
     return kl, backward
 

@@ -96,16 +96,15 @@ class Adam(Optimizer):
     def start(self, parameters: Parameters | Block, kernels: Reference) -> Update:
         """Two moments for every parameter, and the number of steps made."""
         m, v = (kernels.zeros(parameters.value.shape, parameters.value.dtype) for _ in range(2))
-        step = np.zeros(1, np.int64)
+        step = kernels.zeros((1,), np.int64)
 
         def update(learning_rate: float) -> None:
-            step[0] += 1
             kernels.adam(
                 parameters.value,
                 parameters.grad,
                 m,
                 v,
-                int(step[0]),
+                step,
                 learning_rate,
                 self.beta1,
                 self.beta2,

@@ -28,6 +28,7 @@ from minicvae.description import describe
 from minicvae.evaluate import evaluate, weighted_mean
 from minicvae.kernels import Array, OneHot
 from minicvae.kernels.reference import Part
+from minicvae.kernels.steps import in_turn
 from minicvae.layers import trace
 from minicvae.models.adversarial import GameLosses
 from minicvae.models.base import Trainable, of_the_library
@@ -179,7 +180,14 @@ def fit(
         parameters.settle()
         return losses
 
-    repeated = _Repeated(model, losses_of_step)
+    def descend(rate: float | Array) -> None:
+        """A step of the optimiser by the gradients that are in the parameters."""
+        parameters.mark_settled()
+        if clip_norm is not None:
+            optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
+        update(rate)
+
+    repeated = _Repeated(model, losses_of_step, descend, of_the_library(optimizer))
     foreign = not all(map(of_the_library, watchers))  # a callback of the user's may change the model after any step
     try:
         with _interruptible() as interrupted:
@@ -188,13 +196,10 @@ def fit(
                 for step, drawn in enumerate(_draws(model, sizes, seed, epoch, binarise)):
                     progress = (epoch * steps + step) / (epochs * steps)
                     if step == 0 or foreign:
-                        losses_and_gradient = repeated.by_now()
+                        make_step = repeated.by_now()
                     kernels.begin_step()
-                    losses = losses_and_gradient(float(weight(progress)), *drawn)
+                    losses = make_step(float(rate(progress)), float(weight(progress)), *drawn)
                     parameters.mark_settled()
-                    if clip_norm is not None:
-                        optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
-                    update(rate(progress))
                     record.append(losses)
                     for watcher in watchers:
                         watcher.on_step_end(epoch, step, losses)
@@ -256,19 +261,25 @@ def _watchers(
 
 
 class _Repeated:
-    """`run`, a step on the model, as the device repeats it: anew where the model is another than before."""
+    """A step on the model, `run` and `then`, as the device repeats it: anew where the model is another than before.
 
-    def __init__(self, model: Trainable, run: Callable[..., Any]) -> None:
-        self._model, self._run = model, run
+    recordable: whether the device may record `then`.
+    """
+
+    def __init__(
+        self, model: Trainable, run: Callable[..., Any], then: Callable[[Any], None], recordable: bool
+    ) -> None:
+        self._model, self._step, self._both = model, (run, then), recordable
         self._held: list[Any] = []
-        self._repeated = run
+        self._repeated = in_turn(run, then)
 
     def by_now(self) -> Callable[..., Any]:
         """What repeats the steps of the model as it is."""
         held = self._model.at_work()
         if len(held) != len(self._held) or any(one is not other for one, other in zip(held, self._held, strict=True)):
             self._held = held
-            self._repeated = self._model.kernels.repeated(self._run) if self._model.recordable else self._run
+            recorded = self._model.recordable
+            self._repeated = self._model.kernels.repeated(*self._step, self._both) if recorded else in_turn(*self._step)
         return self._repeated
 
 

@@ -155,7 +155,7 @@ def test_moments_keep_the_smallest_normal_number(kernels, dtype):
     for gradient, moments in ((tiny, [tiny, 0]), (np.sqrt(tiny), [np.sqrt(tiny), tiny])):
         grad, velocity, m, v = (kernels.array(np.array([number]), dtype) for number in (gradient, 0, 0, 0))
         kernels.sgd(kernels.xp.zeros_like(grad), grad, velocity, 0.1, 0.0, False, 0.0)
-        kernels.adam(kernels.xp.zeros_like(grad), grad, m, v, 1, 0.1, 0.0, 0.0, 1e-8, 0.0)
+        kernels.adam(kernels.xp.zeros_like(grad), grad, m, v, kernels.zeros((1,), np.int64), 0.1, 0.0, 0.0, 1e-8, 0.0)
         found = [float(kernels.to_numpy(moment)[0]) for moment in (velocity, m, v)]
         assert found == [gradient, *moments]
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from minicvae.kernels.steps import portions
 
 __all__ = ["Cuda"]
 
-AHEAD = 2**25  # bytes that are uploaded in one go, ahead of the steps that need them
+AHEAD = 2**18  # bytes that are uploaded in one go, ahead of the steps that need them
 GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
@@ -76,7 +77,9 @@ class Cuda(CudaImages):
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
         self.products = Products(self.xp, self.launch)
-        self.graphs = os.environ.get(GRAPHS, "0") != "0"
+        self.graphs = os.environ.get(GRAPHS, "1") != "0"
+        self._watches = True
+        self.ticket = self.xp.zeros(1, np.int32)  # of the blocks that make a step of Adam
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
 
     def to_numpy(self, values: Array) -> np.ndarray:
@@ -107,8 +110,13 @@ class Cuda(CudaImages):
         return gpu["name"].decode(), gpu["multiProcessorCount"], software
 
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
-        """The arrays, uploaded many at a time."""
-        return chain.from_iterable(self._uploaded(portion) for portion in portions(arrays, AHEAD))
+        """The arrays, uploaded many at a time; another thread draws the next while these are used."""
+        drawn = portions(arrays, AHEAD)
+        with ThreadPoolExecutor(1) as worker:
+            coming = worker.submit(next, drawn, None)
+            while (portion := coming.result()) is not None:
+                coming = worker.submit(next, drawn, None)
+                yield from self._uploaded(portion)
 
     def _uploaded(self, arrays: list[np.ndarray]) -> Iterator[Array]:
         """Views into one array of the device, which takes all in one go."""
@@ -119,17 +127,41 @@ class Cuda(CudaImages):
                 start += a.size
 
     def read(self, numbers: Sequence[Sequence[Array]]) -> np.ndarray:
-        """All of the numbers, read in one go."""
-        return self.to_numpy(self.xp.stack([x for row in numbers for x in row])).reshape(len(numbers), -1)
+        """All of the numbers; an array that many of them are views of is read once."""
+        held: dict[int, np.ndarray] = {}
 
-    def repeated(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """`run`, recorded as a CUDA graph where `graphs` says so."""
-        return Recorded(self, run) if self.graphs else run
+        def number(x: Array) -> float:
+            base = x if x.base is None else x.base
+            if id(base) not in held:
+                held[id(base)] = self.to_numpy(base).ravel()
+            return float(held[id(base)][(x.data.ptr - base.data.ptr) // x.itemsize])
+
+        return np.array([[number(x) for x in row] for row in numbers])
+
+    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
+        """Recorded as a CUDA graph, unless `graphs` says no: both, or `run` alone."""
+        if not self.graphs:
+            return super().repeated(run, then, both)
+        return Recorded(self, run, then) if both else super().repeated(Recorded(self, run), then, both)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
-        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), self.stop, threads=1)
+        if self._watches:
+            self.watch(numbers)
         return True
+
+    @contextmanager
+    def watching_later(self) -> Iterator[None]:
+        """Within, `goes_on` leaves it to its caller to `watch`."""
+        self._watches = False
+        try:
+            yield
+        finally:
+            self._watches = True
+
+    def watch(self, numbers: Sequence[Array], copies: Array | None = None) -> None:
+        """Set `stop` if one of the numbers is not finite, and copy them, one after the other."""
+        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), copies, self.stop, threads=1)
 
     def end_steps(self) -> None:
         """The optimisers work again."""
@@ -254,6 +286,23 @@ class Cuda(CudaImages):
         self.launch("reparameterise_backward", dz.dtype, blocks(dmean.size), *given, dmean, dlog_var, *shape)
         return dmean, dlog_var
 
+    def scaled(self, d: Array, *derivatives: Array) -> tuple[Array, ...]:
+        """Two derivatives in a launch."""
+        results: list[Array] = []
+        for pair in zip(derivatives[::2], derivatives[1::2], strict=True):
+            outs = self._like(derivatives[0], 2)
+            given = [x for derivative in pair for x in self.rows(derivative)]
+            self.launch("scaled", d.dtype, blocks(d.size), self.whole(d), *given, *outs, d.shape[1], d.size)
+            results += outs
+        return tuple(results)
+
+    def joined_sum(self, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
+        """Both sums in a launch, each where it belongs."""
+        (n, l), given = a[0].shape, map(self.whole, (*a, *b))
+        joined = self.xp.empty((n, 2 * l), a[0].dtype)
+        self.launch("joined_sum", joined.dtype, blocks(n * l), *given, joined, l, n * l)
+        return joined
+
     def kl_standard(self, mean: Array, log_var: Array) -> tuple[Array, Array, Array]:
         """The KL and its derivative by log_var in one pass; that by mean is mean."""
         kl, dlog_var = self._like(mean, 2)
@@ -323,8 +372,7 @@ class Cuda(CudaImages):
     def elbo(self, nll: Array, kl: Array, weight: float, floor: float) -> tuple[Array, Array, Array, Array, Array]:
         """The losses and both derivatives in one launch."""
         losses, (dnll,), (dkl,) = self.xp.empty(3, np.float64), self._like(nll, 1), self._like(kl, 1)
-        weights = (0.0, weight) if isinstance(weight, self.xp.ndarray) else (weight, None)
-        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, *weights, floor
+        given = self.whole(nll), self.whole(kl), losses, dnll, dkl, nll.size, *kl.shape, *self._number(weight), floor
         self.launch("elbo", kl.dtype, 1, *given)
         return losses[0], losses[1], losses[2], dnll, dkl
 
@@ -347,8 +395,7 @@ class Cuda(CudaImages):
         weight_decay: float,
     ) -> None:
         """One pass over the three buffers."""
-        size = len(value)
-        settings = learning_rate, momentum, nesterov, weight_decay
+        size, settings = len(value), (*self._number(learning_rate), momentum, nesterov, weight_decay)
         self.launch("sgd", value.dtype, blocks(size), value, grad, velocity, size, *settings, self.stop)
 
     def adam(
@@ -357,7 +404,7 @@ class Cuda(CudaImages):
         grad: Array,
         m: Array,
         v: Array,
-        step: int,
+        step: Array,
         learning_rate: float,
         beta1: float,
         beta2: float,
@@ -365,8 +412,10 @@ class Cuda(CudaImages):
         weight_decay: float,
     ) -> None:
         """One pass over the four buffers."""
-        size = len(value)
-        # 1 - beta is taken in double precision: in float32 the difference would lose four digits.
-        decays = beta1, 1 - beta1, beta2, 1 - beta2
-        settings = *decays, epsilon, 1 / (1 - beta1**step), 1 / (1 - beta2**step), weight_decay
-        self.launch("adam", value.dtype, blocks(size), value, grad, m, v, size, learning_rate, *settings, self.stop)
+        size, settings = len(value), (*self._number(learning_rate), beta1, beta2, epsilon, weight_decay)
+        given = value, grad, m, v, step, size, *settings, self.stop, self.ticket
+        self.launch("adam", value.dtype, blocks(blocks(size, 4)), *given)
+
+    def _number(self, x: float | Array) -> tuple[float, Array | None]:
+        """A number as the kernels take it: known here, or in the memory of the device."""
+        return (0.0, x) if isinstance(x, self.xp.ndarray) else (x, None)

@@ -15,6 +15,13 @@ enum { LINEAR, RELU, TANH, ELU, SIGMOID };  // the order of ACTIVATIONS in `__in
 #define WARP 32
 #define MOST 256  // threads of a block that sums; a power of two
 
+// Four numbers, fetched at once where they lie at a multiple of 16 bytes.
+struct alignas(16) Four {
+    real n[4];
+};
+
+__device__ inline bool aligned(const real* x, int step) { return (unsigned long long)x % 16 == 0 && step % 4 == 0; }
+
 // The element that this thread computes.
 __device__ inline int place() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
@@ -40,6 +47,21 @@ __device__ inline real slope(real y, int f) {
     real above = f == TANH ? 1 - y * y : f == SIGMOID ? y * (1 - y) : 1;
     real below = f == RELU ? 0 : f == ELU ? y + 1 : above;
     return y > 0 ? above : below;
+}
+
+// Whether this block is the last of `count` to come here; then it sees what the others have written before. ticket: 0
+// before and after.
+__device__ inline bool last_of(int count, int* ticket) {
+    __shared__ bool last;
+    __threadfence();  // whoever sees the ticket sees the numbers
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(ticket, 1) == count - 1;
+        if (last) *ticket = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
 }
 
 // The sum of `x` over the threads of a block, pairs first, then pairs of pairs; every thread gets it.

@@ -2,14 +2,14 @@
 
 A step of a small model is dozens of launches, each of which costs the host more time than the GPU. A graph holds them
 all. What it demands: the same memory at every launch, so the arguments are copied to a place of their own and all that
-is made on the way lies in a pool of its own; nothing that waits for the GPU; and no cuBLAS, which CuPy refuses to
-record, so products are those of `product.cu`.
+is made on the way lies in a pool of its own; and nothing that waits for the GPU, or that CuPy cannot record.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +18,15 @@ from minicvae.kernels.reference import Array
 from minicvae.kernels.steps import signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from minicvae.kernels.cuda import Cuda
 
 __all__ = ["Recorded"]
 
+ROWS = 1024  # of results, that lie in one array and are read in one go
+
 
 class _Graph:
-    """What belongs to arguments of one set of shapes."""
+    """What belongs to arguments of one signature."""
 
     def __init__(self, xp: Any, arguments: tuple[Any, ...]) -> None:
         self.inputs = [xp.zeros(np.shape(x), getattr(x, "dtype", np.float64)) for x in arguments]
@@ -34,6 +34,7 @@ class _Graph:
         self.kind: Callable[..., Any] = tuple
         self.results: Array = None
         self.graph: Any = None
+        self.recordable = True
 
     def take(self, arguments: tuple[Any, ...]) -> None:
         """Put the arguments where the graph reads them."""
@@ -48,58 +49,67 @@ class _Graph:
 class Recorded:
     """run(arrays and numbers) -> a named tuple of single numbers, the same but quicker from the third call on.
 
-    For each set of shapes the first call runs as it is, which compiles all kernels and fills the pool; the second
-    records; from then on the graph is launched. `run` gets a number as an array without dimensions, since a graph
-    would keep for ever the number that it was recorded with. What `run` does on the host happens in the first two
-    calls only.
+    For each signature the first call runs as it is, which compiles all kernels and fills the pool; the second records;
+    from then on the graph is launched. `run` gets a number as an array without dimensions, since a graph would keep for
+    ever the number that it was recorded with. What `run` does on the host happens in the first two calls only.
+
+    then: what follows in the same graph, `then(rate)`, with the results looked at before (`Cuda.watch`); the call is
+    then `(rate, arrays and numbers)`.
     """
 
-    def __init__(self, kernels: Cuda, run: Callable[..., Any]) -> None:
-        self._kernels, self._run = kernels, run
+    def __init__(self, kernels: Cuda, run: Callable[..., Any], then: Callable[[Any], None] | None = None) -> None:
+        self._kernels, self._run, self._then = kernels, run, then
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
         self._stream = kernels.xp.cuda.Stream()  # which waits for what was launched outside of it, and is waited for
         self._pool = kernels.xp.cuda.MemoryPool()
+        self._rows: Array = None  # of results, of which the first `_filled` belong to callers
+        self._filled = 0
 
     def __call__(self, *arguments: Any) -> Any:
-        """The results, in memory of their own."""
+        """The results, in memory that no later call writes to."""
         key = signature(arguments)
-        if key not in self._graphs:
-            self._graphs[key] = _Graph(self._kernels.xp, arguments)
-            self._graphs[key].take(arguments)
-            self._plain(self._graphs[key])
-        else:
-            self._graphs[key].take(arguments)
-            if self._graphs[key].graph is None:
-                self._record(self._graphs[key])
-            self._graphs[key].graph.launch(self._stream)
-        results = self._graphs[key].results.copy()
-        return self._graphs[key].kind(*(results[i] for i in range(len(results))))
-
-    def _plain(self, graph: _Graph) -> None:
-        """Run, with the memory that the graph will have."""
-        with self._apart():
-            found = self._run(*graph.inputs)
-            graph.kind, graph.results = type(found), self._packed(found)
+        with self._stream:
+            if new := key not in self._graphs:
+                self._graphs[key] = _Graph(self._kernels.xp, arguments)
+            graph = self._graphs[key]
+            graph.take(arguments)
+            if not new and graph.recordable and not graph.graph:
+                self._record(graph)
+            if graph.graph:
+                graph.graph.launch(self._stream)
+            else:
+                self._perform(graph)
+            return graph.kind(*self._kept(graph.results))
 
     def _record(self, graph: _Graph) -> None:
-        """Record a run, which is not carried out."""
-        with self._apart():
-            graph.results = None  # its memory is free for the results that the graph will write
-            self._stream.begin_capture()
-            try:
-                graph.results = self._packed(self._run(*graph.inputs))
-            finally:
-                graph.graph = self._stream.end_capture()
+        """Record a run, which is not carried out; where that cannot be done, say so once."""
+        graph.results = None  # its memory is free for the results that the graph will write
+        self._stream.begin_capture()
+        try:
+            self._perform(graph)
+            graph.graph = self._stream.end_capture()
+        except Exception as error:
+            with suppress(Exception):  # a stream that has met what it cannot record says so a second time
+                self._stream.end_capture()
+            graph.recordable = False
+            text = f"a step cannot be recorded as a CUDA graph, and runs kernel by kernel: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
-    def _packed(self, numbers: tuple[Array, ...]) -> Array:
-        """The numbers in one array."""
-        packed = self._kernels.xp.empty(len(numbers), np.float64)
-        for i, x in enumerate(numbers):
-            packed[i] = x
-        return packed
+    def _perform(self, graph: _Graph) -> None:
+        """Run on what the graph reads, in memory of its own."""
+        rate, given = (graph.inputs[0], graph.inputs[1:]) if self._then else (None, graph.inputs)
+        with self._kernels.watching_later(), self._kernels.xp.cuda.using_allocator(self._pool.malloc):
+            found = self._run(*given)
+            graph.kind, graph.results = type(found), self._kernels.xp.empty(len(found), np.float64)
+            self._kernels.watch(found, graph.results)
+            if self._then:
+                self._then(rate)
 
-    @contextmanager
-    def _apart(self) -> Iterator[None]:
-        """On a stream and with a pool of its own."""
-        with self._stream, self._kernels.xp.cuda.using_allocator(self._pool.malloc):
-            yield
+    def _kept(self, results: Array) -> list[Array]:
+        """The results copied to the next row, a number each."""
+        if self._rows is None or self._filled == ROWS or self._rows.shape[1] != len(results):
+            self._rows, self._filled = self._kernels.xp.empty((ROWS, len(results)), np.float64), 0
+        row = self._rows[self._filled]
+        row[...] = results
+        self._filled += 1
+        return [row[i] for i in range(len(results))]

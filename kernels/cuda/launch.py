@@ -29,8 +29,8 @@ TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.floa
 class Declaration(NamedTuple):
     """A kernel: its name, the file that it stands in, and its parameters as pairs of a type and a name.
 
-    A matrix `x` that is followed by `x_step` may have other numbers between its rows; by `x_row` or `x_a`, the distances
-    along all its axes, may lie in any way.
+    A matrix `x` followed by `x_step` may have other numbers between its rows; one followed by `x_row` or by
+    `x_a`, the distances along all its axes, may lie in any way.
     """
 
     name: str
@@ -44,7 +44,7 @@ def files() -> list[str]:
 
 
 def source(file: str) -> str:
-    """The whole text of a file of kernels, as a compiler takes it, with the headers that it includes in their places."""
+    """The whole text of a file of kernels, as a compiler takes it: the headers stand where they are included."""
 
     def text(name: str) -> str:
         lines = (HERE / name).read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 // From the losses of each example to those of a batch, and whether a training may go on.
 
 // losses = (loss, reconstruction, kl) and the derivatives dnll, dkl, as `Reference.elbo` says; nll has m numbers,
-// kl (n, l). The weight may lie on the device, where a graph reads it anew at every launch. One block, 32 columns of kl at a time by 8 rows of threads.
+// kl (n, l). The weight may lie on the device, as the rate of `optimiser.cu`. One block, 32 columns of kl at a time by 8
+// rows of threads.
 KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* dkl, int m, int n, int l, double weight,
             const double* weight_there, double floor) {
     __shared__ double part[8][WARP];
@@ -41,9 +42,14 @@ KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* d
     }
 }
 
-// stop = 1 from the first of up to five numbers on that is not finite: the optimisers then do nothing.
-KERNEL watch(const double* a, const double* b, const double* c, const double* d, const double* e, int* stop) {
+// stop = 1 from the first of up to five numbers on that is not finite: the optimisers then do nothing. The numbers are
+// put together in `copies`, where there is one.
+KERNEL watch(const double* a, const double* b, const double* c, const double* d, const double* e, double* copies,
+             int* stop) {
     const double* numbers[] = {a, b, c, d, e};
-    for (int i = 0; i < 5; i++)
-        if (numbers[i] && !isfinite(*numbers[i])) *stop = 1;
+    for (int i = 0; i < 5; i++) {
+        if (!numbers[i]) continue;
+        if (!isfinite(*numbers[i])) *stop = 1;
+        if (copies) copies[i] = *numbers[i];
+    }
 }

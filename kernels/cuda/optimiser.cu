@@ -1,22 +1,40 @@
 // Steps of the optimisers over the flat buffers: a thread for each parameter. The formulas stand in `reference.py`.
-// Where `stop` is set, a loss was not finite, and everything stays as it is.
+// Where `stop` is set, a loss was not finite, and everything stays as it is. The rate may lie on the device, where a graph
+// reads it anew at every launch.
 
-KERNEL sgd(real* value, const real* grad, real* velocity, int size, real rate, real momentum, int nesterov,
-           real weight_decay, const int* stop) {
+KERNEL sgd(real* value, const real* grad, real* velocity, int size, double rate, const double* rate_there, real momentum,
+           int nesterov, real weight_decay, const int* stop) {
     int i = place();
     if (i >= size || *stop) return;
+    real rate_now = rate_there ? *rate_there : rate;
     real g = grad[i] + weight_decay * value[i], v = momentum * velocity[i] + g;
     velocity[i] = v;
-    value[i] -= rate * (nesterov ? g + momentum * v : v);
+    value[i] -= rate_now * (nesterov ? g + momentum * v : v);
 }
 
-// rest_i = 1 - beta_i and correction_i = 1 / (1 - beta_i^t) are given, for the host takes them in double precision.
-KERNEL adam(real* value, const real* grad, real* m, real* v, int size, real rate, real beta1, real rest1, real beta2,
-            real rest2, real epsilon, real correction1, real correction2, real weight_decay, const int* stop) {
-    int i = place();
-    if (i >= size || *stop) return;
-    real g = grad[i], m_i = beta1 * m[i] + rest1 * g, v_i = beta2 * v[i] + rest2 * g * g;
-    m[i] = m_i;
-    v[i] = v_i;
-    value[i] -= rate * (m_i * correction1 / (sqrt(v_i * correction2) + epsilon) + weight_decay * value[i]);
+// Four parameters a thread. step: t, which the last block to be done makes one more; what depends on it alone is taken in
+// double precision.
+KERNEL adam(real* value, const real* grad, real* m, real* v, label* step, int size, double rate,
+            const double* rate_there, double beta1, double beta2, real epsilon, real weight_decay, const int* stop,
+            int* ticket) {
+    __shared__ real corrections[2];
+    if (*stop) return;
+    label t = *step + 1;
+    if (threadIdx.x < 2) corrections[threadIdx.x] = 1 / (1 - pow(threadIdx.x ? beta2 : beta1, (double)t));
+    __syncthreads();
+    real rate_now = rate_there ? *rate_there : rate, kept1 = beta1, rest1 = 1 - beta1, kept2 = beta2, rest2 = 1 - beta2;
+    auto update = [=](real& x, real g, real& m_i, real& v_i) {
+        m_i = kept1 * m_i + rest1 * g;
+        v_i = kept2 * v_i + rest2 * g * g;
+        x -= rate_now * (m_i * corrections[0] / (sqrt(v_i * corrections[1]) + epsilon) + weight_decay * x);
+    };
+    int i = 4 * place();
+    if (i + 3 < size && aligned(value, 0) && aligned(grad, 0) && aligned(m, 0) && aligned(v, 0)) {
+        Four x = *(Four*)(value + i), g = *(const Four*)(grad + i), m_i = *(Four*)(m + i), v_i = *(Four*)(v + i);
+#pragma unroll
+        for (int u = 0; u < 4; u++) update(x.n[u], g.n[u], m_i.n[u], v_i.n[u]);
+        *(Four*)(value + i) = x, *(Four*)(m + i) = m_i, *(Four*)(v + i) = v_i;
+    } else
+        for (int j = i; j < min(i + 4, size); j++) update(value[j], grad[j], m[j], v[j]);
+    if (last_of(gridDim.x, ticket) && threadIdx.x == 0) *step = t;
 }

@@ -26,6 +26,24 @@ KERNEL reparameterise_backward(const real* dz, const real* log_var, int log_var_
     dlog_var[i] = weighted * (exp(log_var[i / l * log_var_step + i % l] / 2) / 2);
 }
 
+// da = d a, db = d b.
+KERNEL scaled(const real* d, const real* a, int a_step, const real* b, int b_step, real* da, real* db, int l, int size) {
+    int i = place();
+    if (i >= size) return;
+    int row = i / l, j = i % l;
+    da[i] = d[i] * a[row * a_step + j];
+    db[i] = d[i] * b[row * b_step + j];
+}
+
+// joined = [a1 + b1, a2 + b2], (n, 2 l).
+KERNEL joined_sum(const real* a1, const real* a2, const real* b1, const real* b2, real* joined, int l, int size) {
+    int i = place();
+    if (i >= size) return;
+    int start = i / l * 2 * l + i % l;
+    joined[start] = a1[i] + b1[i];
+    joined[start + l] = a2[i] + b2[i];
+}
+
 // kl = ½ (exp(lv) + mean² - 1 - lv), and its derivative by lv; that by mean is mean.
 KERNEL kl_standard(const real* mean, int mean_step, const real* log_var, int log_var_step, real* kl, real* dlog_var,
                    int l, int size) {

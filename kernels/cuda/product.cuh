@@ -32,13 +32,6 @@ struct Tile {
     };
 };
 
-// Four numbers, fetched at once where they lie at a multiple of 16 bytes.
-struct alignas(16) Four {
-    real n[4];
-};
-
-__device__ inline bool aligned(const real* x, int step) { return (unsigned long long)x % 16 == 0 && step % 4 == 0; }
-
 // Where the number (p, o) of a slab lies. Neighbours in o stay together by fours, which are told apart by p so that
 // neither those who write along p nor those who read along o meet in the same bank of shared memory.
 __device__ inline int at(int p, int o, int width) { return p * width + (o ^ 4 * (p / 4 % 8)); }
@@ -105,20 +98,6 @@ struct Shares {
 };
 
 #define GROUP 16  // pieces that are added up at once, and then such sums: so nobody waits for hundreds of numbers
-
-// Whether this block is the last of `count` to come here; then it sees what the others have written before.
-__device__ inline bool last_of(int count, int* ticket) {
-    __shared__ bool last;
-    __threadfence();  // whoever sees the ticket sees the numbers
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(ticket, 1) == count - 1;
-        if (last) *ticket = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    return last;
-}
 
 // The sum of `count` numbers that other blocks have written, `step` apart.
 __device__ inline real sum_of(const real* numbers, int step, int count) {

@@ -1,4 +1,4 @@
-"""How a product of matrices is laid out on a GPU (`product.cuh`): the size of its tiles, and how its sums are shared."""
+"""How a product of matrices is laid out on a GPU (`product.cuh`): the size of its tiles, and who shares a sum."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def measure(device: str = "cpu") -> Machine:
     xp, side, numbers = kernels.xp, SIDE[where], NUMBERS[where]
     a, b = (kernels.array(np.random.default_rng(i).random((side, side), np.float32)) for i in range(2))
     product, bias = xp.empty_like(a), xp.zeros(side, np.float32)
-    arrays = [xp.ones(numbers, np.float32) for _ in range(4)]
+    arrays, step = [xp.ones(numbers, np.float32) for _ in range(4)], xp.zeros(1, np.int64)
 
     def multiply() -> None:
         xp.matmul(a, b, out=product)
@@ -63,7 +63,7 @@ def measure(device: str = "cpu") -> Machine:
         kernels.wait()
 
     def adam() -> None:
-        kernels.adam(*arrays, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        kernels.adam(*arrays, step, 1e-3, 0.9, 0.999, 1e-8, 0.0)
         kernels.wait()
 
     with kernels.steps() as begin_step:

@@ -60,13 +60,13 @@ class Contestant:
 
 
 def own(preset: str, batch_size: int, device: str) -> list[Contestant]:
-    """minicvae itself; on a GPU also with its steps recorded as CUDA graphs."""
+    """minicvae itself; on a GPU also without its steps recorded as CUDA graphs."""
     command = [sys.executable, "-m", "minicvae.bench.own", preset, str(batch_size), device]
     if device != "cuda":
         return [Contestant("minicvae", command)]
     from minicvae.kernels.cuda import GRAPHS
 
-    names = {"minicvae": "0", "minicvae graph": "1"}
+    names = {"minicvae": "1", "minicvae no graph": "0"}
     return [Contestant(name, command, {GRAPHS: value}) for name, value in names.items()]
 
 

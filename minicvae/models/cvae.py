@@ -140,9 +140,9 @@ class ConditionalVAE(Trainable):
             dz, *_ = decoder_backward(dg, need_dx=[True] + [False] * len(c))
             if self.adversary:
                 dz = dz + adversary_backward()
-            dmean_z, dlog_var_z = sample_backward(dz.reshape(s, n, l))
-            dmean_kl, dlog_var_kl = seen_backward(*kl_backward(dkl))
-            dh = k.concatenate([dmean_z + dmean_kl, dlog_var_z + dlog_var_kl], axis=1)
+            by_z = sample_backward(dz.reshape(s, n, l))  # dmean, dlog_var, as z sees them
+            by_kl = seen_backward(*kl_backward(dkl))  # and as the KL does
+            dh = k.joined_sum(by_z, by_kl)
             encoder_backward(dh, need_dx=False)
 
         return losses, backward

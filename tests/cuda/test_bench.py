@@ -50,7 +50,7 @@ def test_the_profile_has_the_kernels_of_a_step(gpu, monkeypatch):
 
 def test_on_cuda_it_races_with_graphs_and_without_against_all_modes_of_torch():
     names = [c.name for c in (*race.own("conv", 128, "cuda"), *race.peers("torch", "conv", 128, "cuda"))]
-    assert names[:2] == ["minicvae", "minicvae graph"]
+    assert names[:2] == ["minicvae", "minicvae no graph"]
     assert names[2:] == [f"torch {mode}" for mode in ("eager", "fused", "compile", "channels_last", "graph")]
     plain, graph = race.own("mlp", 128, "cuda")
     assert plain.command == graph.command

@@ -151,5 +151,7 @@ def test_only_a_part_of_a_long_epoch_waits_on_the_host(compiled, monkeypatch):
             drawn.append(i)
             yield np.zeros(250, np.float32)
 
-    next(compiled.feed(arrays()))
-    assert len(drawn) == 4
+    fed = compiled.feed(arrays())
+    next(fed)
+    fed.close()
+    assert len(drawn) in (4, 8)  # the first portion, and maybe the next, which another thread draws meanwhile

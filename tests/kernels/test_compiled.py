@@ -44,7 +44,7 @@ def test_moments_never_become_subnormal_numbers_which_are_slow(dtype):
         if name == "sgd":
             load("cpu").sgd(none.copy(), none, moments[0], 1e-3, 0.5, False, 0.0)
         else:
-            load("cpu").adam(none.copy(), none, *moments, 1, 1e-3, 0.5, 0.5, 1e-8, 0.0)
+            load("cpu").adam(none.copy(), none, *moments, np.zeros(1, np.int64), 1e-3, 0.5, 0.5, 1e-8, 0.0)
         for moment in moments[: 1 if name == "sgd" else 2]:
             np.testing.assert_array_equal(moment, np.array([0, 0, 0.5], dtype))
 

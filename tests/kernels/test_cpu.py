@@ -269,11 +269,13 @@ def optimiser(name, slots, settings, sizes):
         chosen = {key: draw(st.sampled_from(values)) for key, values in settings.items()}
         arguments = {slot: rng.standard_normal(size) for slot in ("value", "grad")}
         arguments |= {slot: used * rng.standard_normal(size) ** (2 if slot == "v" else 1) for slot in slots}
+        arguments |= {"step": np.array([draw(st.sampled_from([0, 1, 999]))])} if "step" in slots else {}
 
         def run(k, a):
             state = {slot: a[slot].copy() for slot in ("value", *slots)}
             k_state = [state[slot] for slot in slots]
             getattr(k, name)(state["value"], a["grad"], *k_state, **chosen)
+            assert "step" not in slots or int(state.pop("step")[0]) == int(a["step"][0]) + 1
             return state
 
         return Case(run, arguments, lambda a: sizes(**absolute(a), **chosen), 4)
@@ -289,7 +291,7 @@ def sgd_sizes(value, grad, velocity, learning_rate, momentum, nesterov, weight_d
 
 def adam_sizes(value, grad, m, v, step, learning_rate, beta1, beta2, epsilon, weight_decay):
     m, v = beta1 * m + (1 - beta1) * grad, beta2 * v + (1 - beta2) * grad**2
-    moved = m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + epsilon)
+    moved = m / (1 - beta1 ** (step + 1)) / (np.sqrt(v / (1 - beta2 ** (step + 1))) + epsilon)
     return {"value": value + learning_rate * (moved + weight_decay * value), "m": m, "v": v}
 
 
@@ -350,9 +352,8 @@ CASES = {
     ),
     "adam": optimiser(
         "adam",
-        ("m", "v"),
+        ("m", "v", "step"),
         {
-            "step": (1, 2, 1000),
             "learning_rate": (1e-3, 0.1),
             "beta1": (0.0, 0.9),
             "beta2": (0.9, 0.999),
@@ -482,10 +483,11 @@ def test_long_arrays_have_the_same_sigmoid(size, seed):
 @given(rate=st.sampled_from([1, np.float32(0.5), np.float64(0.5)]), none=st.sampled_from([0, 0.0, np.float32(0)]))
 def test_settings_of_another_type_are_not_compiled_anew(rate, none):
     value, grad, *moments = (np.ones(3, np.float32) for _ in range(4))
+    moments.append(np.zeros(1, np.int64))
     k = load("cpu")
-    k.adam(value, grad, *moments, 1, 0.5, 0.9, 0.999, 1e-8, 0.0)
+    k.adam(value, grad, *moments, 0.5, 0.9, 0.999, 1e-8, 0.0)
     k.sgd(value, grad, moments[0], 0.5, 0.0, False, 0.0)
     compiled = [len(getattr(kernel, "signatures", ())) for kernel in (pieces.adam, pieces.sgd)]
-    k.adam(value, grad, *moments, 1, rate, none, 0.999, 1e-8, none)
+    k.adam(value, grad, *moments, rate, none, 0.999, 1e-8, none)
     k.sgd(value, grad, moments[0], rate, none, bool(none), none)
     assert [len(getattr(kernel, "signatures", ())) for kernel in (pieces.adam, pieces.sgd)] == compiled

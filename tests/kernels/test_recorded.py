@@ -45,7 +45,7 @@ def test_a_shorter_batch_has_the_memory_of_a_longer_one():
         places.append(k.empty(x.shape, x.dtype).array)
         return Numbers(x[0, 0], x[0, 0])
 
-    repeated = k.repeated(run)
+    repeated = Recorded(k.recording, run)
     for rows in (5, 3, 5):
         repeated(np.zeros((rows, 2)))
     assert [place.shape for place in places] == [(5, 2), (3, 2)]
@@ -88,7 +88,7 @@ def test_whatever_is_noted_is_done_again(data, seed, dtype):
         ends = np.add(values[-1], values[-2])
         return Numbers(ends[0, 0], ends[-1, -1])
 
-    played = k.repeated(run)
+    played = Recorded(k.recording, run)
     for scale in (0.5, -1.5, 2.0):
         x = rng.standard_normal((n, d)).astype(dtype)
         found, truth = played(scale, x), run(scale, x)
@@ -105,7 +105,7 @@ def test_a_function_runs_once_for_each_signature_and_is_played_from_then_on():
         k.call(assign, scale, a)
         return Numbers((scale * x)[0], (scale + x)[1])
 
-    repeated = k.repeated(run)
+    repeated = Recorded(k.recording, run)
     for dtype in (np.float32, np.float64):
         for size in (2, 3):
             for step in range(4):
@@ -145,7 +145,7 @@ def test_memory_of_a_recording_is_its_own_and_begins_at_a_line():
         places.extend([x, k.empty((2, 3), np.float32), x + 1, k.concatenate([x, x], axis=0)])
         return Numbers(x[0, 0], x[0, 0])
 
-    repeated = k.repeated(run)
+    repeated = Recorded(k.recording, run)
     k.begin_step()
     repeated(x)
     assert all(place.array.ctypes.data % 64 == 0 for place in places)

@@ -282,7 +282,7 @@ def test_after_a_loss_that_is_not_finite_either_the_training_ends_or_the_optimis
 
     def moved():
         before = kernels.to_numpy(value)
-        kernels.adam(value, grad, m, v, 1, 0.1, 0.9, 0.999, 1e-8, 0.0)
+        kernels.adam(value, grad, m, v, kernels.zeros((1,), np.int64), 0.1, 0.9, 0.999, 1e-8, 0.0)
         kernels.sgd(value, grad, m, 0.1, 0.9, False, 0.0)
         return not np.array_equal(before, kernels.to_numpy(value))
 

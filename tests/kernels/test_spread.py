@@ -228,7 +228,7 @@ def test_the_bits_do_not_depend_on_how_many_help(n, d, seed):
         y, sinks = k.dense([x], W, b, "tanh"), (np.empty_like(W), np.empty_like(b))
         (dx,) = k.dense_backward(y, [x], y, W, "tanh", *sinks, False, [True])
         value, grad, m, v = (a.copy() for a in moments)
-        k.adam(value, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        k.adam(value, grad, m, v, np.zeros(1, np.int64), 1e-3, 0.9, 0.999, 1e-8, 0.0)
         images, kernel, settings = (
             x[:, :80].copy().reshape(n, 4, 4, 5),
             W[:9, :15].copy().reshape(3, 3, 5, 3),

@@ -72,10 +72,31 @@ def peer(x):
 
 
 class Tape:
-    """What a stream records: each result with what has to be done to have it anew."""
+    """What a stream records: each result with what has to be done to have it anew.
+
+    A stream carries nothing out while it records. Here all is carried out, for shapes and types, and undone afterwards.
+    """
 
     def __init__(self):
-        self.recording, self.entries = False, []
+        self.recording, self.entries, self.before = False, [], {}
+
+    def begin(self):
+        self.recording, self.entries, self.before = True, [], {}
+
+    def end(self):
+        """What was recorded; all memory is as it was."""
+        self.recording = False
+        for whole, content in self.before.values():
+            whole[...] = content
+        return self.entries
+
+    def will_change(self, held):
+        """Has to be called before something is written to this memory."""
+        whole = held
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        if self.recording and id(whole) not in self.before:
+            self.before[id(whole)] = whole, whole.copy()
 
     def keep(self, result, carry_out):
         """`result`, which `carry_out` gives anew, or None where a kernel will fill it."""
@@ -124,11 +145,10 @@ class Stream:
 
     def begin_capture(self, mode=None):
         assert self._current
-        tape.recording, tape.entries = True, []
+        tape.begin()
 
     def end_capture(self):
-        tape.recording = False
-        return Graph(tape.entries)
+        return Graph(tape.end())
 
 
 class MemoryPool:
@@ -194,9 +214,12 @@ def offered(function, name):
             tape.refuse_cublas()
         if name in ("concatenate", "stack") and tape.recording:
             raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {name} may upload the addresses of its arrays")
+        if out is not None:
+            tape.will_change(peer(out))
         result = carry_out()
         if out is not None:
-            return tape.keep(out, carry_out)
+            tape.keep(None, carry_out)
+            return out
         if name.startswith("empty"):
             return tape.keep(ndarray(fenced(result.shape, result.dtype)), None)
         return tape.keep(ndarray(kept(result)) if name in FRESH else wrapped(result), carry_out)
@@ -208,11 +231,11 @@ def offered(function, name):
 class ndarray:  # noqa: N801 - the name that errors show
     """An array of the device."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "base")
     __array_ufunc__ = None  # NumPy leaves an operator to this class, which refuses NumPy's arrays
 
-    def __init__(self, held):
-        self._held = held
+    def __init__(self, held, base=None):
+        self._held, self.base = held, base
 
     def __array__(self, *args, **kwargs):
         raise TypeError(
@@ -276,10 +299,14 @@ class ndarray:  # noqa: N801 - the name that errors show
 
     def __getitem__(self, index):
         where = self._index(index)
-        return tape.keep(ndarray(self._held[where]), lambda: self._held[where])
+        found = self._held[where]
+        root = self if self.base is None else self.base
+        view = ndarray(found, root if np.may_share_memory(found, self._held) else None)
+        return tape.keep(view, lambda: self._held[where])
 
     def __setitem__(self, index, value):
         where = self._index(index)
+        tape.will_change(self._held)
         self._held[where] = peer(value)
         tape.keep(None, lambda: self._held.__setitem__(where, peer(value)))
 
@@ -298,6 +325,8 @@ class ndarray:  # noqa: N801 - the name that errors show
     def __getattr__(self, name):
         if name not in METHODS:
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}, or the stand-in does not know it")
+        if name == "fill":
+            tape.will_change(self._held)
         return offered(getattr(self._held, name), name)
 
     __hash__ = None
@@ -319,8 +348,14 @@ def operator(name):
 def in_place(name):
     def call(self, other):
         refuse_lists([other])
-        getattr(self._held, name)(peer(other))
-        return tape.keep(self, lambda: getattr(self._held, name)(peer(other)))
+        tape.will_change(self._held)
+
+        def carry_out():
+            getattr(self._held, name)(peer(other))
+
+        carry_out()
+        tape.keep(None, carry_out)
+        return self
 
     return call
 

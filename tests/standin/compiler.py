@@ -83,6 +83,9 @@ class Function:
             raise ValueError(f"{self.name}: a launch of {grid} blocks of {block} threads")
         held = [a._held.ctypes.data_as(ctypes.c_void_p) if isinstance(a, ndarray) else c_value(a) for a in args]
         pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
+        for a in args:
+            if isinstance(a, ndarray):
+                tape.will_change(a._held)
         tape.keep(None, lambda: self(grid, block, args))
         shape = (ctypes.c_uint * 2)(*grid, *[1] * (2 - len(grid)))
         LAUNCHES[self.name] += 1

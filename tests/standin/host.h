@@ -26,6 +26,7 @@ using std::log;
 using std::log1p;
 using std::max;
 using std::min;
+using std::pow;
 using std::sqrt;
 using std::tanh;
 
