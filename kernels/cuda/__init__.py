@@ -24,6 +24,7 @@ __all__ = ["Cuda"]
 
 AHEAD = 2**18  # bytes that are uploaded in one go, ahead of the steps that need them
 GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
+TF32 = "CUPY_TF32"  # that of CuPy, which lets products be made by tensor cores, of rounded operands
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
 
@@ -76,7 +77,7 @@ class Cuda(CudaImages):
     def __init__(self) -> None:
         super().__init__(_cupy())
         self.launch = Launcher(self.xp)
-        self.products = Products(self.xp, self.launch)
+        self.products = Products(self.xp, self.launch, os.environ.get(TF32) == "1")
         self.graphs = os.environ.get(GRAPHS, "1") != "0"
         self._watches = True
         self.ticket = self.xp.zeros(1, np.int32)  # of the blocks that make a step of Adam

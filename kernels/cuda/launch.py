@@ -7,7 +7,7 @@ is first launched in a type, by NVRTC through CuPy, which keeps the result on di
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,9 +53,9 @@ def source(file: str) -> str:
     return f"{text('common.cuh')}\n{text(file)}"
 
 
-def options(dtype: Any, tile: int = 0) -> tuple[str, ...]:
-    """What the compiler is told; tile: of products (`product.cuh`), 0 for the usual one."""
-    return ("-std=c++17", f"-DREAL={REAL[np.dtype(dtype).name]}", *([f"-DTILE={tile}"] if tile else []))
+def options(dtype: Any, defines: Iterable[str] = ()) -> tuple[str, ...]:
+    """What the compiler is told; defines: of `product.cuh`, where it is not to be as it is by itself."""
+    return ("-std=c++17", *(f"-D{define}" for define in (f"REAL={REAL[np.dtype(dtype).name]}", *defines)))
 
 
 def parse(text: str, file: str) -> list[Declaration]:
@@ -81,14 +81,21 @@ class Launcher:
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
-        self._compiled: dict[tuple[str, Any, int], tuple[Any, list[Callable[[Any], Any]]]] = {}
+        self._compiled: dict[tuple[str, Any, tuple[str, ...]], tuple[Any, list[Callable[[Any], Any]]]] = {}
 
     def __call__(
-        self, name: str, dtype: Any, grid: int | tuple[int, ...], *arguments: Any, threads: int = THREADS, tile: int = 0
+        self,
+        name: str,
+        dtype: Any,
+        grid: int | tuple[int, ...],
+        *arguments: Any,
+        threads: int = THREADS,
+        defines: tuple[str, ...] = (),
     ) -> None:
         """Launch a kernel on `grid` blocks, numbers and arrays converted to, or held to, the types of its parameters.
 
         arguments: one for each parameter: contiguous arrays (None where the kernel may do without) and numbers.
+        defines: with what its file is compiled beside `dtype`.
 
         Raises
         ------
@@ -97,9 +104,9 @@ class Launcher:
         OverflowError
             For a size of 2^31 or more.
         """
-        if (name, dtype, tile) not in self._compiled:
-            self._compiled[name, dtype, tile] = self._compile(declarations()[name], np.dtype(dtype), tile)
-        function, takes = self._compiled[name, dtype, tile]
+        if (name, dtype, defines) not in self._compiled:
+            self._compiled[name, dtype, defines] = self._compile(declarations()[name], np.dtype(dtype), defines)
+        function, takes = self._compiled[name, dtype, defines]
         if len(arguments) != len(takes):
             raise TypeError(f"{name}: expected {len(takes)} arguments, got {len(arguments)}")
         given = tuple(take(x) for take, x in zip(takes, arguments, strict=True))
@@ -107,9 +114,11 @@ class Launcher:
         if all(grid):
             function(grid, (threads,), given)
 
-    def _compile(self, kernel: Declaration, dtype: np.dtype, tile: int) -> tuple[Any, list[Callable[[Any], Any]]]:
+    def _compile(
+        self, kernel: Declaration, dtype: np.dtype, defines: tuple[str, ...]
+    ) -> tuple[Any, list[Callable[[Any], Any]]]:
         """The kernel, compiled with its whole file when it is first asked for, and what takes its arguments."""
-        told = options(dtype, tile)
+        told = options(dtype, defines)
         if (kernel.file, told) not in self._modules:
             self._modules[kernel.file, told] = self._cupy.RawModule(code=source(kernel.file), options=told)
         takes = [_take(kernel, i, dtype) for i in range(len(kernel.parameters))]

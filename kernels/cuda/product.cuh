@@ -27,14 +27,69 @@ struct Tile {
         TEAM = M / M_EACH * (N / N_EACH),
         THREADS = TEAM * TEAMS,
         SIZE = M * N,
-        SLABS = DEPTH * (M + N),
+        GAP = 8,  // numbers between the rows of a slab
+        SLAB_A = DEPTH * (M + GAP),
+        SLABS = SLAB_A + DEPTH * (N + GAP),
         MEMORY = SLABS > TEAMS * SIZE ? SLABS : TEAMS * SIZE  // numbers in shared memory
     };
 };
 
-// Where the number (p, o) of a slab lies. Neighbours in o stay together by fours, which are told apart by p so that
-// neither those who write along p nor those who read along o meet in the same bank of shared memory.
-__device__ inline int at(int p, int o, int width) { return p * width + (o ^ 4 * (p / 4 % 8)); }
+// Where the number (p, o) of a slab lies, so that neither those who write along p nor those who read along o, nor the
+// tensor cores, whose lanes read four p and eight o, meet in the same bank of shared memory. Neighbours in o stay together
+// by fours.
+__device__ inline int at(int p, int o, int width) { return p * (width + Tile::GAP) + (o ^ 4 * (p / 4 % 8)); }
+
+// The sums of a thread, M_EACH by N_EACH, in registers.
+struct Registers {
+    enum { ROWS = Tile::M_EACH, COLUMNS = Tile::N_EACH };
+    real sum[ROWS][COLUMNS] = {};
+    int row = threadIdx.x % Tile::TEAM / (Tile::N / COLUMNS), column = threadIdx.x % Tile::TEAM % (Tile::N / COLUMNS);
+
+    // The row or column of the tile that is the u-th of thread r, of `each` among `width`: in fours, far apart.
+    __device__ static int place_of(int r, int u, int each, int width) { return u / 4 * (width / (each / 4)) + 4 * r + u % 4; }
+
+    __device__ static void read(const real* slab, int p, int r, int each, int width, real* numbers) {
+#pragma unroll
+        for (int u = 0; u < each; u += 4) {
+            Four four = *(const Four*)(slab + at(p, place_of(r, u, each, width), width));
+            for (int v = 0; v < 4; v++) numbers[u + v] = four.n[v];
+        }
+    }
+
+    // Add the products of `count` terms, from p on.
+    __device__ void add(const real* slab_a, const real* slab_b, int p, int count) {
+#pragma unroll 4
+        for (int q = 0; q < count; q++) {
+            real x[ROWS], y[COLUMNS];
+            read(slab_a, p + q, row, ROWS, Tile::M, x);
+            read(slab_b, p + q, column, COLUMNS, Tile::N, y);
+#pragma unroll
+            for (int u = 0; u < ROWS; u++)
+#pragma unroll
+                for (int v = 0; v < COLUMNS; v++) sum[u][v] += x[u] * y[v];
+        }
+    }
+
+    // Write them to a tile, (M, N).
+    __device__ void store(real* tile) const {
+#pragma unroll
+        for (int u = 0; u < ROWS; u++)
+#pragma unroll
+            for (int v = 0; v < COLUMNS; v += 4) {
+                int i = place_of(row, u, ROWS, Tile::M), j = place_of(column, v, COLUMNS, Tile::N);
+                *(Four*)(tile + i * Tile::N + j) = {sum[u][v], sum[u][v + 1], sum[u][v + 2], sum[u][v + 3]};
+            }
+    }
+
+    __device__ static real rounded(real x) { return x; }
+};
+
+#if defined(TF32) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
+#include "tensor.cuh"
+typedef Fragments Sums;
+#else
+typedef Registers Sums;
+#endif
 
 // What a thread carries of a slab of `width` rows or columns.
 template <class Operand, int WIDTH>
@@ -64,28 +119,15 @@ struct Carried {
             int o, p;
             place(x, u, o, p);
             if (x.along())
-                for (int v = 0; v < 4; v++) slab[at(p + v, o, WIDTH)] = held[u].n[v];
-            else
-                *(Four*)(slab + at(p, o, WIDTH)) = held[u];
+                for (int v = 0; v < 4; v++) slab[at(p + v, o, WIDTH)] = Sums::rounded(held[u].n[v]);
+            else {
+                Four four = held[u];
+                for (int v = 0; v < 4; v++) four.n[v] = Sums::rounded(four.n[v]);
+                *(Four*)(slab + at(p, o, WIDTH)) = four;
+            }
         }
     }
 };
-
-// The EACH numbers of row p that belong to thread r of WIDTH / EACH: fours that lie a part of the slab apart.
-template <int WIDTH, int EACH>
-__device__ inline void read(const real* slab, int p, int r, real* numbers) {
-#pragma unroll
-    for (int u = 0; u < EACH / 4; u++) {
-        Four four = *(const Four*)(slab + at(p, u * (WIDTH / (EACH / 4)) + 4 * r, WIDTH));
-        for (int v = 0; v < 4; v++) numbers[4 * u + v] = four.n[v];
-    }
-}
-
-// The row or column of a tile that is the u-th of thread r: the inverse of `read`.
-template <int WIDTH, int EACH>
-__device__ inline int place_of(int r, int u) {
-    return u / 4 * (WIDTH / (EACH / 4)) + 4 * r + u % 4;
-}
 
 __device__ inline int tiles(int m, int n) { return (m + Tile::M - 1) / Tile::M * ((n + Tile::N - 1) / Tile::N); }
 
@@ -111,16 +153,15 @@ __device__ inline real sum_of(const real* numbers, int step, int count) {
 // fours: Tile::MEMORY numbers, shared by the block.
 template <class A, class B, class Out>
 __device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, Four* fours) {
-    const int COLUMNS = Tile::N / Tile::N_EACH;
     int across = (b.outers + Tile::N - 1) / Tile::N;
     int top = tile / across * Tile::M, left = tile % across * Tile::N;
     int depth = ((a.terms + shares.pieces - 1) / shares.pieces + 3) / 4 * 4;  // fours stay whole
     int begin = piece * depth, end = min(begin + depth, a.terms);
     a.terms = b.terms = end;
-    real *memory = fours->n, *slab_a = memory, *slab_b = memory + Tile::DEPTH * Tile::M;
-    int team = threadIdx.x / Tile::TEAM, row = threadIdx.x % Tile::TEAM / COLUMNS;
-    int column = threadIdx.x % Tile::TEAM % COLUMNS;
-    real sum[Tile::M_EACH][Tile::N_EACH] = {};
+    real *memory = fours->n, *slab_a = memory, *slab_b = memory + Tile::SLAB_A;
+    const int SHARE = Tile::DEPTH / Tile::TEAMS;
+    int team = threadIdx.x / Tile::TEAM;
+    Sums sums;
     Carried<A, Tile::M> next_a;
     Carried<B, Tile::N> next_b;
     if (begin < end) next_a.fetch(a, top, begin), next_b.fetch(b, left, begin);
@@ -131,28 +172,12 @@ __device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, 
         __syncthreads();
         if (first + Tile::DEPTH < end)
             next_a.fetch(a, top, first + Tile::DEPTH), next_b.fetch(b, left, first + Tile::DEPTH);
-#pragma unroll 4
-        for (int q = 0; q < Tile::DEPTH / Tile::TEAMS; q++) {
-            int p = team * (Tile::DEPTH / Tile::TEAMS) + q;
-            real x[Tile::M_EACH], y[Tile::N_EACH];
-            read<Tile::M, Tile::M_EACH>(slab_a, p, row, x);
-            read<Tile::N, Tile::N_EACH>(slab_b, p, column, y);
-#pragma unroll
-            for (int u = 0; u < Tile::M_EACH; u++)
-#pragma unroll
-                for (int v = 0; v < Tile::N_EACH; v++) sum[u][v] += x[u] * y[v];
-        }
+        sums.add(slab_a, slab_b, team * SHARE, SHARE);
     }
 
     // The tile as each team has summed it, and then number by number, neighbours by neighbouring threads.
     __syncthreads();
-#pragma unroll
-    for (int u = 0; u < Tile::M_EACH; u++)
-#pragma unroll
-        for (int v = 0; v < Tile::N_EACH; v += 4) {
-            int i = place_of<Tile::M, Tile::M_EACH>(row, u), j = place_of<Tile::N, Tile::N_EACH>(column, v);
-            *(Four*)(memory + team * Tile::SIZE + i * Tile::N + j) = {sum[u][v], sum[u][v + 1], sum[u][v + 2], sum[u][v + 3]};
-        }
+    sums.store(memory + team * Tile::SIZE);
     __syncthreads();
     int group = piece / GROUP, count = min(GROUP, shares.pieces - group * GROUP);
     int groups = (shares.pieces + GROUP - 1) / GROUP, *tickets = shares.tickets + tile * (groups + 1);

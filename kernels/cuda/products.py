@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minicvae.kernels.cuda.launch import Launcher, blocks
 from minicvae.kernels.reference import Array
 
@@ -27,15 +29,19 @@ class Plan(NamedTuple):
 
 
 class Products:
-    """What all products have in common: tickets, and memory for the pieces of sums."""
+    """What all products have in common: tickets, and memory for the pieces of sums.
 
-    def __init__(self, xp: Any, launch: Launcher) -> None:
-        self._xp, self._launch = xp, launch
+    tf32: whether products of float32 may be made by tensor cores, of operands rounded to 10 bits behind the point.
+    """
+
+    def __init__(self, xp: Any, launch: Launcher, tf32: bool = False) -> None:
+        self._xp, self._launch, self.tf32 = xp, launch, tf32
         self._tickets = xp.zeros((2, TICKETS), "int32")
 
     def launch(self, kernel: str, dtype: Any, grid: int, *arguments: Any, tile: int) -> None:
         """Launch a kernel that is made of products, with tiles of that size."""
-        self._launch(kernel, dtype, grid, *arguments, threads=THREADS[tile], tile=tile)
+        defines = f"TILE={tile}", *(["TF32"] if self.tf32 and dtype == np.float32 else [])
+        self._launch(kernel, dtype, grid, *arguments, threads=THREADS[tile], defines=defines)
 
     def plan(self, sizes: Sizes, dtype: Any, tile: int, which: int = 0) -> Plan:
         """For a product (m, k) (k, n), of sizes m, n, k, with tiles of that size.

@@ -300,6 +300,51 @@ def test_a_product_in_pieces_has_the_same_bits_in_whatever_order_they_come(kerne
         assert standin.LAUNCHES == {"product": 1}
 
 
+def rounded(a):
+    """To TF32, halves away from zero."""
+    return ((a.view(np.uint32) + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    m=st.sampled_from([1, 16, 33, 70]),
+    n=st.sampled_from([1, 8, 33, 70]),
+    k=st.sampled_from([1, 8, 17, 64, 300]),
+    transposed=st.booleans(),
+    seed=seeds,
+)
+def test_tensor_cores_multiply_what_is_rounded_to_tf32(kernels_of_cuda, layout, m, n, k, transposed, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+    A, B = (kernels_of_cuda.array(x.T.copy()).T if transposed else kernels_of_cuda.array(x) for x in (a, b))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels_of_cuda.products, "tf32", True)
+        found = kernels_of_cuda.to_numpy(kernels_of_cuda.products.product(A, B))
+        exact = kernels_of_cuda.products.product(kernels_of_cuda.array(a * 1.0).astype("float64"), B.astype("float64"))
+    x, y = rounded(a).astype(np.float64), rounded(b).astype(np.float64)
+    size = np.abs(x) @ np.abs(y)
+    assert np.all(np.abs(found - x @ y) <= 8 * np.sqrt(2 * k) * np.finfo(np.float32).eps * size)
+    assert np.all(np.abs(found - a.astype(np.float64) @ b) <= 2**-10 * size)  # two roundings by 2^-11
+    np.testing.assert_allclose(kernels_of_cuda.to_numpy(exact), a.astype(np.float64) @ b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), seed=seeds)
+def test_layers_by_tensor_cores_are_the_reference_up_to_rounding(kernels_of_cuda, layout, name, data, seed):
+    case = ALL[name](data.draw, np.random.default_rng(seed))
+    truth, sizes = case.run(reference, case.arguments), case.sizes(case.arguments)
+    arguments = {
+        key: kernels_of_cuda.array(a.astype(np.float32) if a.dtype.kind == "f" else a)
+        for key, a in case.arguments.items()
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels_of_cuda.products, "tf32", True)
+        found = case.run(kernels_of_cuda, arguments)
+    for key, expected in truth.items():
+        assert np.all(np.abs(kernels_of_cuda.to_numpy(found[key]) - expected) <= 2**-8 * sizes[key] + 1e-6), key
+
+
 def test_how_many_numbers_a_tile_has_and_what_its_blocks_share_is_the_same_on_both_sides():
     header = (Path(launch.__file__).parent / "product.cuh").read_text()
     groups = re.search(r"#define GROUP (\d+)", header)

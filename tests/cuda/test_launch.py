@@ -27,11 +27,11 @@ def nvrtc():
     return ctypes.CDLL(str(found[0].locate()))
 
 
-def compiled(nvrtc, file, dtype, gpu, tile=0):
+def compiled(nvrtc, file, dtype, gpu, *defines):
     """(the compiler's verdict, 0 where it is content; what it said)."""
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), launch.source(file).encode(), file.encode(), 0, None, None)
-    told = [option.encode() for option in (*launch.options(dtype, tile), f"--gpu-architecture={gpu}")]
+    told = [option.encode() for option in (*launch.options(dtype, defines), f"--gpu-architecture={gpu}")]
     verdict = nvrtc.nvrtcCompileProgram(program, len(told), (ctypes.c_char_p * len(told))(*told))
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -41,15 +41,21 @@ def compiled(nvrtc, file, dtype, gpu, tile=0):
     return verdict, log.value.decode()
 
 
-# Every file, and those with products for large tiles too.
-VARIANTS = [(file, tile) for file in launch.files() for tile in (0, 64) if not tile or "product.cuh" in SOURCES[file]]
+# Every file as it is, and those with products in all ways in which they are launched.
+WAYS = (("TILE=32",), ("TILE=64",), ("TILE=32", "TF32"), ("TILE=64", "TF32"))
+VARIANTS = [
+    (file, dtype, defines)
+    for file in launch.files()
+    for dtype in ("float32", "float64")
+    for defines in (WAYS if "product.cuh" in SOURCES[file] else [()])
+    if dtype == "float32" or "TF32" not in defines
+]
 
 
 @pytest.mark.parametrize("gpu", GPUS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("file", "tile"), VARIANTS)
-def test_every_file_compiles_for_every_gpu_without_a_warning(nvrtc, file, tile, dtype, gpu):
-    verdict, log = compiled(nvrtc, file, dtype, gpu, tile)
+@pytest.mark.parametrize(("file", "dtype", "defines"), VARIANTS)
+def test_every_file_compiles_for_every_gpu_without_a_warning(nvrtc, file, dtype, defines, gpu):
+    verdict, log = compiled(nvrtc, file, dtype, gpu, *defines)
     said = [line for line in log.splitlines() if line and "Architectures prior to" not in line]
     assert (verdict, said) == (0, [])
 

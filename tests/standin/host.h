@@ -5,8 +5,10 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -119,6 +121,30 @@ static void __syncthreads() { host::barrier(); }
 
 // Threads follow each other, so everybody sees what was written, and nobody comes between reading and writing.
 static void __threadfence() {}
+
+// What a warp's tensor core does: every lane gives its numbers (as `tensor.cuh` says who holds which), and takes its part.
+static void mma(float* c, const float* a, const float* b) {
+    static float A[1024][4], B[1024][2];
+    int lane = threadIdx.x % 32, first = threadIdx.x - lane, g = lane / 4, t = lane % 4;
+    std::copy(a, a + 4, A[threadIdx.x]);
+    std::copy(b, b + 2, B[threadIdx.x]);
+    host::barrier();
+    for (int u = 0; u < 4; u++) {
+        int i = g + u / 2 * 8, j = 2 * t + u % 2;
+        for (int k = 0; k < 8; k++)
+            c[u] += A[first + i % 8 * 4 + k % 4][i / 8 + k / 4 * 2] * B[first + j * 4 + k % 4][k / 4];
+    }
+    host::barrier();
+}
+
+// To 10 bits behind the point, halves away from zero.
+static float to_tf32(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    if (std::isfinite(x)) bits = (bits + 0x1000) & ~0x1fffu;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
 
 static int atomicAdd(int* place, int more) {
     int before = *place;
