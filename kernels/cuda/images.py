@@ -38,6 +38,20 @@ class _Geometry(NamedTuple):
         (i, p, _), (j, q, _) = (span(*axis, padding) for axis in zip((h, w), kernel, stride, strict=True))
         return cls((h, w), x.shape[3], (i, j), kernel, stride, (p, q), factor, padding)
 
+    @classmethod
+    def back(cls, x: Array, W: Array, size: Pair, padding: str) -> _Geometry:
+        """Of the convolution of x with W turned that is the transpose of one with W, stride 1, of images of that size:
+
+            Pᵀ(x Wᵀ)_nhwc = Σ_abk x_n,(h + p - a),(w + q - b),k W_abck
+
+        where a' = kh - 1 - a and b' = kw - 1 - b make windows of x that begin kh - 1 - p rows and kw - 1 - q columns
+        before it.
+        """
+        kernel = W.shape[:2]
+        p, q = (span(*axis, padding)[1] for axis in zip(size, kernel, (1, 1), strict=True))
+        before = kernel[0] - 1 - p, kernel[1] - 1 - q
+        return cls(x.shape[1:3], x.shape[3], size, kernel, (1, 1), before, padding=padding)
+
     @property
     def numbers(self) -> tuple[int, ...]:
         """As the kernels take them."""
@@ -138,8 +152,10 @@ class CudaImages(Reference):
         return self.upsample_backward(self._windows_back(g, W, geometry), factor) if need_dx else None
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
-        """The product of every pixel with the kernel, the overlap of the stamps, then bias and activation."""
+        """With stride 1 as a convolution, else the overlap of the products of all pixels with the kernel."""
         h, w = (transposed_size(*axis, padding) for axis in zip(x.shape[1:3], W.shape[:2], stride, strict=True))
+        if stride == (1, 1):
+            return self._convolve(x, turned(W), b, activation, _Geometry.back(x, W, (h, w), padding))
         y, f = self._stamped(x, W, (h, w), stride, padding), ACTIVATIONS.index(activation)
         self.launch("bias_activate", y.dtype, blocks(y.size), y, b, len(b), y.size, f)
         return y
@@ -185,16 +201,9 @@ class CudaImages(Reference):
         self.products.launch("convolve_gradient", g.dtype, plan.blocks, *given, *plan.shares, tile=tile)
 
     def _windows_back(self, g: Array, W: Array, geometry: _Geometry) -> Array:
-        """Pᵀ(g Wᵀ), (n, h, w, c): with stride 1 the convolution of g with W turned, since then
-
-            dx_nhwc = Σ_abk g_n,(h + p - a),(w + q - b),k W_abck        and a' = kh - 1 - a makes windows of it,
-
-        which begin kh - 1 - p rows and kw - 1 - q columns before g.
-        """
-        kh, kw = W.shape[:2]
+        """Pᵀ(g Wᵀ), (n, h, w, c): with stride 1 as a convolution."""
         if geometry.stride == (1, 1):
-            (h, w), (p, q) = geometry.size, geometry.before
-            back = _Geometry(g.shape[1:3], g.shape[3], (h, w), (kh, kw), (1, 1), (kh - 1 - p, kw - 1 - q))
+            back = _Geometry.back(g, W, geometry.size, geometry.padding)
             return self._convolve(g, turned(W), None, "linear", back)
         return self._stamped(g, W, geometry.size, geometry.stride, geometry.padding)
 

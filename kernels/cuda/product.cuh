@@ -14,14 +14,13 @@
 #define TILE 32
 #endif
 
-// For results of few numbers: many warps on a small tile, so that no one waits for memory alone.
-#if TILE == 32
 struct Tile {
+#if TILE == 32  // for results of few numbers: many warps on a small tile, so that no one waits for memory alone
     enum { M = 32, N = 32, M_EACH = 4, N_EACH = 4, TEAMS = 4, DEPTH = 64 };
-#else
-// For large ones: eight times eight numbers a thread are as many products as shared memory can feed.
-struct Tile {
+#elif TILE == 64  // for large ones: eight times eight numbers a thread are as many products as shared memory can feed
     enum { M = 64, N = 64, M_EACH = 8, N_EACH = 8, TEAMS = 1, DEPTH = 16 };
+#else  // for long ones of few columns
+    enum { M = 64, N = 8, M_EACH = 4, N_EACH = 4, TEAMS = 2, DEPTH = 32 };
 #endif
     enum {
         TEAM = M / M_EACH * (N / N_EACH),
@@ -37,7 +36,9 @@ struct Tile {
 // Where the number (p, o) of a slab lies, so that neither those who write along p nor those who read along o, nor the
 // tensor cores, whose lanes read four p and eight o, meet in the same bank of shared memory. Neighbours in o stay together
 // by fours.
-__device__ inline int at(int p, int o, int width) { return p * (width + Tile::GAP) + (o ^ 4 * (p / 4 % 8)); }
+__device__ inline int at(int p, int o, int width) {
+    return p * (width + Tile::GAP) + (o ^ 4 * (p / 4 % (width < 32 ? width / 4 : 8)));
+}
 
 // The sums of a thread, M_EACH by N_EACH, in registers.
 struct Registers {

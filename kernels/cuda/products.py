@@ -9,12 +9,23 @@ import numpy as np
 from minicvae.kernels.cuda.launch import Launcher, blocks
 from minicvae.kernels.reference import Array
 
-__all__ = ["Plan", "Products"]
+__all__ = ["Plan", "Products", "Tile", "tile_for"]
 
 Sizes = tuple[int, int, int]
-SMALL, LARGE = 32, 64  # rows and columns of a tile
-THREADS = {SMALL: 256, LARGE: 64}
+
+
+class Tile(NamedTuple):
+    """A kind of tile: its name in `product.cuh`, its rows and columns, and the threads that make one."""
+
+    name: int
+    m: int
+    n: int
+    threads: int
+
+
+SMALL, LARGE, NARROW = Tile(32, 32, 32, 256), Tile(64, 64, 64, 64), Tile(8, 64, 8, 64)
 MANY = 2**26  # multiplications, from which on large tiles are worth it
+LONG = 2**22  # the same for each column, of few columns
 ENOUGH = 264  # blocks that keep a GPU busy: two for each multiprocessor of a large one
 LEAST = 128  # of the terms of a sum, below which it is not shared
 GROUP = 16  # pieces of a sum that one block adds up
@@ -38,21 +49,21 @@ class Products:
         self._xp, self._launch, self.tf32 = xp, launch, tf32
         self._tickets = xp.zeros((2, TICKETS), "int32")
 
-    def launch(self, kernel: str, dtype: Any, grid: int, *arguments: Any, tile: int) -> None:
-        """Launch a kernel that is made of products, with tiles of that size."""
-        defines = f"TILE={tile}", *(["TF32"] if self.tf32 and dtype == np.float32 else [])
-        self._launch(kernel, dtype, grid, *arguments, threads=THREADS[tile], defines=defines)
+    def launch(self, kernel: str, dtype: Any, grid: int, *arguments: Any, tile: Tile) -> None:
+        """Launch a kernel that is made of products, with such tiles."""
+        defines = f"TILE={tile.name}", *(["TF32"] if self.tf32 and dtype == np.float32 else [])
+        self._launch(kernel, dtype, grid, *arguments, threads=tile.threads, defines=defines)
 
-    def plan(self, sizes: Sizes, dtype: Any, tile: int, which: int = 0) -> Plan:
-        """For a product (m, k) (k, n), of sizes m, n, k, with tiles of that size.
+    def plan(self, sizes: Sizes, dtype: Any, tile: Tile, which: int = 0) -> Plan:
+        """For a product (m, k) (k, n), of sizes m, n, k, with such tiles.
 
         which: 0, or 1 for the second product of a launch, which has tickets of its own. Into how many pieces a sum is
         cut depends on the sizes alone, and so do the bits of the result.
         """
         m, n, k = sizes
-        tiles = blocks(m, tile) * blocks(n, tile)
+        tiles = blocks(m, tile.m) * blocks(n, tile.n)
         pieces = max(1, min(ENOUGH // max(tiles, 1), blocks(k, LEAST)))
-        planes = self._xp.empty(tiles * pieces * tile * tile, dtype) if pieces > 1 else None
+        planes = self._xp.empty(tiles * pieces * tile.m * tile.n, dtype) if pieces > 1 else None
         return Plan(tiles * pieces, (pieces, planes, self._tickets[which]))
 
     def product(self, a: Array, b: Array, out: Array | None = None, accumulate: bool = False) -> Array:
@@ -67,7 +78,9 @@ class Products:
         return out
 
 
-def tile_for(*products: Sizes) -> int:
-    """The rows and columns of the tiles of products that share a launch."""
+def tile_for(*products: Sizes) -> Tile:
+    """The tiles for products that share a launch."""
     m, n, k = max(products, key=lambda sizes: sizes[0] * sizes[1] * sizes[2])
-    return LARGE if m * n * k >= MANY and min(m, n) > SMALL else SMALL
+    if m * n * k >= MANY and min(m, n) > SMALL.n:
+        return LARGE
+    return NARROW if m * k >= LONG and n <= NARROW.n else SMALL

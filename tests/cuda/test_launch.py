@@ -42,7 +42,7 @@ def compiled(nvrtc, file, dtype, gpu, *defines):
 
 
 # Every file as it is, and those with products in all ways in which they are launched.
-WAYS = (("TILE=32",), ("TILE=64",), ("TILE=32", "TF32"), ("TILE=64", "TF32"))
+WAYS = [(f"TILE={tile}", *more) for tile in (32, 64, 8) for more in ((), ("TF32",))]
 VARIANTS = [
     (file, dtype, defines)
     for file in launch.files()
