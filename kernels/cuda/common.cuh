@@ -53,14 +53,14 @@ __device__ inline real slope(real y, int f) {
 // before and after.
 __device__ inline bool last_of(int count, int* ticket) {
     __shared__ bool last;
-    __threadfence();  // whoever sees the ticket sees the numbers
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();  // whoever sees the ticket sees what the block has written
         last = atomicAdd(ticket, 1) == count - 1;
         if (last) *ticket = 0;
+        __threadfence();
     }
     __syncthreads();
-    __threadfence();
     return last;
 }
 

@@ -20,7 +20,7 @@ struct Inputs {
 
 // Inputs as an operand: examples are rows of A and features the terms, or the other way round.
 template <bool FORWARD>
-struct Joined {
+struct Joined : Operand {
     Inputs inputs;
     int outers, terms;
     bool fours;
@@ -30,7 +30,7 @@ struct Joined {
 
     __device__ static bool along() { return FORWARD; }
 
-    __device__ Four four(int o, int p) const {
+    __device__ Four raw(Anchor, int o, int p) const {
         int example = FORWARD ? o : p, feature = FORWARD ? p : o;
         int examples = FORWARD ? outers : terms, features = FORWARD ? terms : outers;
         if (fours && example < examples && feature + 3 < min(inputs.d1, features))
@@ -44,7 +44,7 @@ struct Joined {
 };
 
 // y = f([x1, x2] W + b + rows[labels] + y): b, rows with labels, and y may be left out; W (d1 + d2, n), y (m, n).
-KERNEL dense(const real* x1, int x1_step, int d1, const real* x2, int x2_step, int d2, const real* W, const real* b,
+PRODUCT dense(const real* x1, int x1_step, int d1, const real* x2, int x2_step, int d2, const real* W, const real* b,
              const real* rows, const label* labels, real* y, int m, int n, int activation, int accumulate, int pieces,
              real* planes, int* tickets) {
     __shared__ Four memory[Tile::MEMORY / 4];
@@ -62,35 +62,51 @@ KERNEL dense(const real* x1, int x1_step, int d1, const real* x2, int x2_step, i
 // g = dy f'(y), (m, n), of which nothing is written: examples are rows of A and outputs the terms, or the other way round.
 template <bool EXAMPLES_OUTER>
 struct Slope {
+    struct Raw {
+        Four dy, y;
+    };
+    struct Anchor {};
     const real *dy, *y;
-    int n, activation, outers, terms;
-    bool fours;
+    int n, outers, terms;
+    bool linear, relu, tanh, elu, sigmoid, fours;
 
-    __device__ Slope(const real* dy, const real* y, int n, int activation, int outers, int terms)
-        : dy(dy), y(y), n(n), activation(activation), outers(outers), terms(terms), fours(aligned(dy, n) && aligned(y, n)) {}
+    __device__ Slope(const real* dy, const real* y, int n, int f, int outers, int terms)
+        : dy(dy), y(y), n(n), outers(outers), terms(terms), linear(f == LINEAR), relu(f == RELU), tanh(f == TANH),
+          elu(f == ELU), sigmoid(f == SIGMOID), fours(aligned(dy, n) && aligned(y, n)) {}
 
     __device__ static bool along() { return EXAMPLES_OUTER; }
+    __device__ Anchor anchor(int) const { return {}; }
 
-    __device__ Four four(int o, int p) const {
+    __device__ Raw raw(Anchor, int o, int p) const {
         int example = EXAMPLES_OUTER ? o : p, j = EXAMPLES_OUTER ? p : o;
         int examples = EXAMPLES_OUTER ? outers : terms, columns = EXAMPLES_OUTER ? terms : outers;
-        Four found = {}, slopes = {};
+        Raw found = {};
         if (example >= examples) return found;
         int start = example * n + j;
         if (fours && j + 3 < columns) {
-            found = *(const Four*)(dy + start);
-            if (activation != LINEAR) slopes = *(const Four*)(y + start);
-        } else
+            found.dy = *(const Four*)(dy + start);
+            if (!linear) found.y = *(const Four*)(y + start);
+            return found;
+        }
 #pragma unroll
-            for (int v = 0; v < 4; v++)
-                if (j + v < columns) {
-                    found.n[v] = dy[start + v];
-                    if (activation != LINEAR) slopes.n[v] = y[start + v];
-                }
-        if (activation != LINEAR)
-#pragma unroll
-            for (int v = 0; v < 4; v++) found.n[v] *= slope(slopes.n[v], activation);
+        for (int v = 0; v < 4; v++)
+            if (j + v < columns) {
+                found.dy.n[v] = dy[start + v];
+                if (!linear) found.y.n[v] = y[start + v];
+            }
         return found;
+    }
+
+    // As `slope`, by choices that are made without a branch.
+    __device__ Four finished(const Raw& raw) const {
+        Four g;
+#pragma unroll
+        for (int v = 0; v < 4; v++) {
+            real y_v = raw.y.n[v], above = tanh ? 1 - y_v * y_v : sigmoid ? y_v * (1 - y_v) : 1;
+            real below = relu ? 0 : elu ? y_v + 1 : above;
+            g.n[v] = raw.dy.n[v] * (y_v > 0 ? above : below);
+        }
+        return g;
     }
 };
 
@@ -100,34 +116,35 @@ struct Slope {
 //     dx1 = g W1^T (m, d1)    dx2 = g W2^T (m, d2)
 //
 // dW and db are added to what is there where `accumulate` is true. db, and dx1 or dx2 with a width of 0, may be left
-// out; W begins with the rows of whichever is first. The first blocks make dW, those after them dx.
-KERNEL dense_backward(const real* dy, const real* y, const real* x1, int x1_step, int d1, const real* x2, int x2_step,
+// out; W begins with the rows of whichever is first. The first blocks make dx, whose sums are the longer ones, those after
+// them dW.
+PRODUCT dense_backward(const real* dy, const real* y, const real* x1, int x1_step, int d1, const real* x2, int x2_step,
                       int d2, const label* labels, int classes, const real* W, real* dW, real* db, real* dx1,
                       int width1, real* dx2, int width2, int m, int n, int activation, int accumulate, int pieces_W,
                       real* planes_W, int* tickets_W, int pieces_x, real* planes_x, int* tickets_x) {
     __shared__ Four memory[Tile::MEMORY / 4];
-    int d = d1 + d2 + classes, rows = d + (db ? 1 : 0);
-    int block = blockIdx.x, first = tiles(rows, n) * pieces_W;
-    if (block < first) {
-        Joined<false> a(Inputs{x1, x2, x1_step, d1, x2_step, d2, labels, classes}, rows, m);
-        Slope<false> g(dy, y, n, activation, n, m);
+    int block = blockIdx.x, blocks_x = tiles(m, width1 + width2) * pieces_x;
+    if (block < blocks_x) {
+        Slope<true> g(dy, y, n, activation, m, n);
+        Matrix w(W, n, 1, width1 + width2, n);
         auto out = [=](int i, int j, real h) {
-            real* place = i < d ? dW + i * n + j : db + j;
-            *place = accumulate ? *place + h : h;
+            if (j < width1)
+                dx1[i * width1 + j] = h;
+            else
+                dx2[i * width2 + j - width1] = h;
         };
-        multiply(a, g, out, block / pieces_W, block % pieces_W, Shares{pieces_W, planes_W, tickets_W}, memory);
+        multiply(g, w, out, block / pieces_x, block % pieces_x, Shares{pieces_x, planes_x, tickets_x}, memory);
         return;
     }
-    block -= first;
-    Slope<true> g(dy, y, n, activation, m, n);
-    Matrix w(W, n, 1, width1 + width2, n);
+    block -= blocks_x;
+    int d = d1 + d2 + classes, rows = d + (db ? 1 : 0);
+    Joined<false> a(Inputs{x1, x2, x1_step, d1, x2_step, d2, labels, classes}, rows, m);
+    Slope<false> g(dy, y, n, activation, n, m);
     auto out = [=](int i, int j, real h) {
-        if (j < width1)
-            dx1[i * width1 + j] = h;
-        else
-            dx2[i * width2 + j - width1] = h;
+        real* place = i < d ? dW + i * n + j : db + j;
+        *place = accumulate ? *place + h : h;
     };
-    multiply(g, w, out, block / pieces_x, block % pieces_x, Shares{pieces_x, planes_x, tickets_x}, memory);
+    multiply(a, g, out, block / pieces_W, block % pieces_W, Shares{pieces_W, planes_W, tickets_W}, memory);
 }
 
 // y = f(y + b), in place.

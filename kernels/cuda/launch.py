@@ -61,7 +61,7 @@ def options(dtype: Any, defines: Iterable[str] = ()) -> tuple[str, ...]:
 def parse(text: str, file: str) -> list[Declaration]:
     """The kernels in the text of a file."""
     found = []
-    for name, inside in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, re.MULTILINE):
+    for name, inside in re.findall(r"^(?:KERNEL|PRODUCT) (\w+)\(([^)]*)\)", text, re.MULTILINE):
         spaced = (re.sub(r"\s*\*\s*", "* ", " ".join(parameter.split())) for parameter in inside.split(","))
         pairs = (parameter.rsplit(" ", 1) for parameter in spaced)
         found.append(Declaration(name, file, tuple((kind, parameter) for kind, parameter in pairs)))

@@ -47,9 +47,10 @@ KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* d
 KERNEL watch(const double* a, const double* b, const double* c, const double* d, const double* e, double* copies,
              int* stop) {
     const double* numbers[] = {a, b, c, d, e};
+    double found[5];
+    for (int i = 0; i < 5; i++) found[i] = numbers[i] ? *numbers[i] : 0;
     for (int i = 0; i < 5; i++) {
-        if (!numbers[i]) continue;
-        if (!isfinite(*numbers[i])) *stop = 1;
-        if (copies) copies[i] = *numbers[i];
+        if (!isfinite(found[i])) *stop = 1;
+        if (copies && numbers[i]) copies[i] = found[i];
     }
 }

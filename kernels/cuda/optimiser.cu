@@ -19,18 +19,20 @@ KERNEL adam(real* value, const real* grad, real* m, real* v, label* step, int si
             int* ticket) {
     __shared__ real corrections[2];
     if (*stop) return;
+    int i = 4 * place();
+    bool fours = i + 3 < size && aligned(value, 0) && aligned(grad, 0) && aligned(m, 0) && aligned(v, 0);
+    Four x, g, m_i, v_i;
+    if (fours) x = *(Four*)(value + i), g = *(const Four*)(grad + i), m_i = *(Four*)(m + i), v_i = *(Four*)(v + i);
     label t = *step + 1;
     if (threadIdx.x < 2) corrections[threadIdx.x] = 1 / (1 - pow(threadIdx.x ? beta2 : beta1, (double)t));
     __syncthreads();
     real rate_now = rate_there ? *rate_there : rate, kept1 = beta1, rest1 = 1 - beta1, kept2 = beta2, rest2 = 1 - beta2;
-    auto update = [=](real& x, real g, real& m_i, real& v_i) {
-        m_i = kept1 * m_i + rest1 * g;
-        v_i = kept2 * v_i + rest2 * g * g;
-        x -= rate_now * (m_i * corrections[0] / (sqrt(v_i * corrections[1]) + epsilon) + weight_decay * x);
+    auto update = [=](real& x, real g, real& m, real& v) {
+        m = kept1 * m + rest1 * g;
+        v = kept2 * v + rest2 * g * g;
+        x -= rate_now * (m * corrections[0] / (sqrt(v * corrections[1]) + epsilon) + weight_decay * x);
     };
-    int i = 4 * place();
-    if (i + 3 < size && aligned(value, 0) && aligned(grad, 0) && aligned(m, 0) && aligned(v, 0)) {
-        Four x = *(Four*)(value + i), g = *(const Four*)(grad + i), m_i = *(Four*)(m + i), v_i = *(Four*)(v + i);
+    if (fours) {
 #pragma unroll
         for (int u = 0; u < 4; u++) update(x.n[u], g.n[u], m_i.n[u], v_i.n[u]);
         *(Four*)(value + i) = x, *(Four*)(m + i) = m_i, *(Four*)(v + i) = v_i;

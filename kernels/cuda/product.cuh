@@ -16,11 +16,11 @@
 
 struct Tile {
 #if TILE == 32  // for results of few numbers: many warps on a small tile, so that no one waits for memory alone
-    enum { M = 32, N = 32, M_EACH = 4, N_EACH = 4, TEAMS = 4, DEPTH = 64 };
+    enum { M = 32, N = 32, M_EACH = 4, N_EACH = 4, TEAMS = 4, DEPTH = 64, BLOCKS = 2 };
 #elif TILE == 64  // for large ones: eight times eight numbers a thread are as many products as shared memory can feed
-    enum { M = 64, N = 64, M_EACH = 8, N_EACH = 8, TEAMS = 1, DEPTH = 16 };
+    enum { M = 64, N = 64, M_EACH = 8, N_EACH = 8, TEAMS = 1, DEPTH = 16, BLOCKS = 4 };
 #else  // for long ones of few columns
-    enum { M = 64, N = 8, M_EACH = 4, N_EACH = 4, TEAMS = 2, DEPTH = 32 };
+    enum { M = 64, N = 8, M_EACH = 4, N_EACH = 4, TEAMS = 2, DEPTH = 32, BLOCKS = 4 };
 #endif
     enum {
         TEAM = M / M_EACH * (N / N_EACH),
@@ -33,16 +33,20 @@ struct Tile {
     };
 };
 
+// A kernel that makes tiles, BLOCKS of them at a time on a multiprocessor.
+#define PRODUCT extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
+
 // Where the number (p, o) of a slab lies, so that neither those who write along p nor those who read along o, nor the
 // tensor cores, whose lanes read four p and eight o, meet in the same bank of shared memory. Neighbours in o stay together
 // by fours.
 __device__ inline int at(int p, int o, int width) {
-    return p * (width + Tile::GAP) + (o ^ 4 * (p / 4 % (width < 32 ? width / 4 : 8)));
+    const int TURN = Tile::DEPTH < 32 ? 8 : 4;
+    return p * (width + Tile::GAP) + (o ^ TURN * (p / 4 % (min(width, 32) / TURN)));
 }
 
 // The sums of a thread, M_EACH by N_EACH, in registers.
 struct Registers {
-    enum { ROWS = Tile::M_EACH, COLUMNS = Tile::N_EACH };
+    enum { ROWS = Tile::M_EACH, COLUMNS = Tile::N_EACH, TERMS = 4 };
     real sum[ROWS][COLUMNS] = {};
     int row = threadIdx.x % Tile::TEAM / (Tile::N / COLUMNS), column = threadIdx.x % Tile::TEAM % (Tile::N / COLUMNS);
 
@@ -57,13 +61,14 @@ struct Registers {
         }
     }
 
-    // Add the products of `count` terms, from p on.
-    __device__ void add(const real* slab_a, const real* slab_b, int p, int count) {
-#pragma unroll 4
-        for (int q = 0; q < count; q++) {
+    // Add the products of TERMS terms, from p on.
+    __device__ void add(const real* slab_a, const real* slab_b, int p) {
+#pragma unroll
+        for (int q = 0; q < TERMS; q++) {
             real x[ROWS], y[COLUMNS];
-            read(slab_a, p + q, row, ROWS, Tile::M, x);
-            read(slab_b, p + q, column, COLUMNS, Tile::N, y);
+            // Of four neighbours in p all lie alike, so that one address is enough.
+            read(slab_a + q * (Tile::M + Tile::GAP), p, row, ROWS, Tile::M, x);
+            read(slab_b + q * (Tile::N + Tile::GAP), p, column, COLUMNS, Tile::N, y);
 #pragma unroll
             for (int u = 0; u < ROWS; u++)
 #pragma unroll
@@ -92,40 +97,59 @@ typedef Fragments Sums;
 typedef Registers Sums;
 #endif
 
-// What a thread carries of a slab of `width` rows or columns.
-template <class Operand, int WIDTH>
+// What is alike for most operands: numbers are used as they are fetched, and no row or column needs to be known before.
+struct Operand {
+    typedef Four Raw;
+    struct Anchor {};
+
+    __device__ Anchor anchor(int) const { return {}; }
+    __device__ Four finished(const Four& raw) const { return raw; }
+};
+
+// What a thread carries of a slab of WIDTH rows or columns: EACH fours, raw until they are put down, so that nobody waits
+// for them before.
+template <class X, int WIDTH>
 struct Carried {
-    enum { EACH = WIDTH * Tile::DEPTH / 4 / Tile::THREADS };
-    Four held[EACH];
+    enum { EACH = WIDTH * Tile::DEPTH / 4 / Tile::THREADS, RUN = Tile::DEPTH / 4 < 8 ? Tile::DEPTH / 4 : 8 };
+    typename X::Raw held[EACH];
+    typename X::Anchor anchors[EACH];
 
-    // The u-th four of this thread: its first number is (p, o) of the slab.
-    __device__ static void place(const Operand& x, int u, int& o, int& p) {
-        int e = threadIdx.x + u * Tile::THREADS;
-        o = x.along() ? e / (Tile::DEPTH / 4) : e % (WIDTH / 4) * 4;
-        p = x.along() ? e % (Tile::DEPTH / 4) * 4 : e / (WIDTH / 4);
-    }
-
-    __device__ void fetch(const Operand& x, int first_o, int first_p) {
+    __device__ Carried(const X& x, int first_o) {
 #pragma unroll
         for (int u = 0; u < EACH; u++) {
             int o, p;
             place(x, u, o, p);
-            held[u] = x.four(first_o + o, first_p + p);
+            anchors[u] = x.anchor(first_o + o);
         }
     }
 
-    __device__ void put(const Operand& x, real* slab) const {
+    // The u-th four of this thread: its first number is (p, o) of the slab. Neighbouring threads fetch neighbours.
+    __device__ static void place(const X& x, int u, int& o, int& p) {
+        int e = threadIdx.x + u * Tile::THREADS;
+        o = x.along() ? e / RUN % WIDTH : e % (WIDTH / 4) * 4;
+        p = x.along() ? (e % RUN + e / (RUN * WIDTH) * RUN) * 4 : e / (WIDTH / 4);
+    }
+
+    __device__ void fetch(const X& x, int first_o, int first_p) {
 #pragma unroll
         for (int u = 0; u < EACH; u++) {
             int o, p;
             place(x, u, o, p);
+            held[u] = x.raw(anchors[u], first_o + o, first_p + p);
+        }
+    }
+
+    __device__ void put(const X& x, real* slab) const {
+#pragma unroll
+        for (int u = 0; u < EACH; u++) {
+            int o, p;
+            place(x, u, o, p);
+            Four four = x.finished(held[u]);
+            for (int v = 0; v < 4; v++) four.n[v] = Sums::rounded(four.n[v]);
             if (x.along())
-                for (int v = 0; v < 4; v++) slab[at(p + v, o, WIDTH)] = Sums::rounded(held[u].n[v]);
-            else {
-                Four four = held[u];
-                for (int v = 0; v < 4; v++) four.n[v] = Sums::rounded(four.n[v]);
+                for (int v = 0; v < 4; v++) slab[at(p + v, o, WIDTH)] = four.n[v];
+            else
                 *(Four*)(slab + at(p, o, WIDTH)) = four;
-            }
         }
     }
 };
@@ -142,11 +166,13 @@ struct Shares {
 
 #define GROUP 16  // pieces that are added up at once, and then such sums: so nobody waits for hundreds of numbers
 
-// The sum of `count` numbers that other blocks have written, `step` apart.
+// The sum of `count` <= GROUP numbers that other blocks have written, `step` apart, all of them fetched at once.
 __device__ inline real sum_of(const real* numbers, int step, int count) {
-    real sum = 0;
-#pragma unroll GROUP
-    for (int other = 0; other < count; other++) sum += __ldcg(numbers + other * step);
+    real found[GROUP], sum = 0;
+#pragma unroll
+    for (int other = 0; other < GROUP; other++) found[other] = other < count ? __ldcg(numbers + other * step) : 0;
+#pragma unroll
+    for (int other = 0; other < GROUP; other++) sum += found[other];
     return sum;
 }
 
@@ -160,24 +186,27 @@ __device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, 
     int begin = piece * depth, end = min(begin + depth, a.terms);
     a.terms = b.terms = end;
     real *memory = fours->n, *slab_a = memory, *slab_b = memory + Tile::SLAB_A;
-    const int SHARE = Tile::DEPTH / Tile::TEAMS;
     int team = threadIdx.x / Tile::TEAM;
     Sums sums;
-    Carried<A, Tile::M> next_a;
-    Carried<B, Tile::N> next_b;
-    if (begin < end) next_a.fetch(a, top, begin), next_b.fetch(b, left, begin);
-    for (int first = begin; first < end; first += Tile::DEPTH) {
-        __syncthreads();  // nobody reads the slabs before
+    Carried<A, Tile::M> next_a(a, top);
+    Carried<B, Tile::N> next_b(b, left);
+    for (int next = begin;; next += Tile::DEPTH) {  // fetch the next slabs while those before are worked on
+        if (next < end) {
+            next_a.fetch(a, top, next);
+            next_b.fetch(b, left, next);
+        }
+        if (next > begin) {
+            int count = min((int)Tile::DEPTH, end - (next - Tile::DEPTH));
+            for (int p = 0; p < count; p += Sums::TERMS * Tile::TEAMS) sums.add(slab_a, slab_b, p + Sums::TERMS * team);
+        }
+        __syncthreads();  // nobody reads the slabs any more
+        if (next >= end) break;
         next_a.put(a, slab_a);
         next_b.put(b, slab_b);
         __syncthreads();
-        if (first + Tile::DEPTH < end)
-            next_a.fetch(a, top, first + Tile::DEPTH), next_b.fetch(b, left, first + Tile::DEPTH);
-        sums.add(slab_a, slab_b, team * SHARE, SHARE);
     }
 
     // The tile as each team has summed it, and then number by number, neighbours by neighbouring threads.
-    __syncthreads();
     sums.store(memory + team * Tile::SIZE);
     __syncthreads();
     int group = piece / GROUP, count = min(GROUP, shares.pieces - group * GROUP);
@@ -210,7 +239,7 @@ __device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, 
 }
 
 // A matrix: the number (o, p) lies at o `outer` + p `term`, one of which is 1 where fours are to be fetched at once.
-struct Matrix {
+struct Matrix : Operand {
     const real* x;
     int outer, term, outers, terms;
     bool fours;
@@ -220,7 +249,7 @@ struct Matrix {
 
     __device__ bool along() const { return outer != 1; }
 
-    __device__ Four four(int o, int p) const {
+    __device__ Four raw(Anchor, int o, int p) const {
         long long start = (long long)o * outer + (long long)p * term;
         bool forwards = along() ? term == 1 && p + 3 < terms && o < outers : o + 3 < outers && p < terms;
         if (fours && forwards) return *(const Four*)(x + start);

@@ -15,21 +15,24 @@ Sizes = tuple[int, int, int]
 
 
 class Tile(NamedTuple):
-    """A kind of tile: its name in `product.cuh`, its rows and columns, and the threads that make one."""
+    """A kind of tile: its name in `product.cuh`, its rows and columns, and the threads of a block that makes one.
+
+    enough: blocks that keep a large GPU busy, of 132 multiprocessors.
+    """
 
     name: int
     m: int
     n: int
     threads: int
+    enough: int
 
 
-SMALL, LARGE, NARROW = Tile(32, 32, 32, 256), Tile(64, 64, 64, 64), Tile(8, 64, 8, 64)
+SMALL, LARGE, NARROW = Tile(32, 32, 32, 256, 264), Tile(64, 64, 64, 64, 528), Tile(8, 64, 8, 64, 528)
 MANY = 2**26  # multiplications, from which on large tiles are worth it
 LONG = 2**22  # the same for each column, of few columns
-ENOUGH = 264  # blocks that keep a GPU busy: two for each multiprocessor of a large one
 LEAST = 128  # of the terms of a sum, below which it is not shared
 GROUP = 16  # pieces of a sum that one block adds up
-TICKETS = 4 * ENOUGH  # more than any product takes
+TICKETS = 3 * LARGE.enough  # more than any product takes
 
 
 class Plan(NamedTuple):
@@ -62,7 +65,7 @@ class Products:
         """
         m, n, k = sizes
         tiles = blocks(m, tile.m) * blocks(n, tile.n)
-        pieces = max(1, min(ENOUGH // max(tiles, 1), blocks(k, LEAST)))
+        pieces = max(1, min(tile.enough // max(tiles, 1), blocks(k, LEAST), GROUP**2))
         planes = self._xp.empty(tiles * pieces * tile.m * tile.n, dtype) if pieces > 1 else None
         return Plan(tiles * pieces, (pieces, planes, self._tickets[which]))
 

@@ -24,25 +24,22 @@ __device__ inline float to_tf32(float x) {
 
 // The sums of a warp: as many rows of the tile as there are for each warp of a team, and all columns.
 struct Fragments {
-    enum { ROWS = Tile::M / (Tile::TEAM / WARP), DOWN = ROWS / 16, ACROSS = Tile::N / 8 };
+    enum { ROWS = Tile::M / (Tile::TEAM / WARP), DOWN = ROWS / 16, ACROSS = Tile::N / 8, TERMS = 8 };
     float sum[DOWN][ACROSS][4] = {};
     int top = threadIdx.x % Tile::TEAM / WARP * ROWS, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 
-    // Add the products of `count` terms, a multiple of 8, from p on.
-    __device__ void add(const real* slab_a, const real* slab_b, int p, int count) {
+    // Add the products of TERMS terms, from p on.
+    __device__ void add(const real* slab_a, const real* slab_b, int p) {
+        float a[DOWN][4];
 #pragma unroll
-        for (int q = p + t; q < p + t + count; q += 8) {
-            float a[DOWN][4];
+        for (int d = 0; d < DOWN; d++)
 #pragma unroll
-            for (int d = 0; d < DOWN; d++)
+            for (int u = 0; u < 4; u++) a[d][u] = slab_a[at(p + t + u / 2 * 4, top + 16 * d + g + u % 2 * 8, Tile::M)];
 #pragma unroll
-                for (int u = 0; u < 4; u++) a[d][u] = slab_a[at(q + u / 2 * 4, top + 16 * d + g + u % 2 * 8, Tile::M)];
+        for (int e = 0; e < ACROSS; e++) {
+            float b[2] = {slab_b[at(p + t, 8 * e + g, Tile::N)], slab_b[at(p + t + 4, 8 * e + g, Tile::N)]};
 #pragma unroll
-            for (int e = 0; e < ACROSS; e++) {
-                float b[2] = {slab_b[at(q, 8 * e + g, Tile::N)], slab_b[at(q + 4, 8 * e + g, Tile::N)]};
-#pragma unroll
-                for (int d = 0; d < DOWN; d++) mma(sum[d][e], a[d], b);
-            }
+            for (int d = 0; d < DOWN; d++) mma(sum[d][e], a[d], b);
         }
     }
 

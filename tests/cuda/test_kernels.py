@@ -253,13 +253,13 @@ ALL = CASES | {
 FLAT = {"sgd", "adam"}  # whose buffers have no strides
 
 
-# How products may be laid out: settings of `products` under which small ones come in large tiles, or in many pieces.
+# How products may be laid out: settings of `products` under which small ones come in other tiles, or in many pieces.
 LAYOUTS = {
     "small tiles": {},
-    "large tiles": {"MANY": 0, "ENOUGH": 1},
+    "large tiles": {"MANY": 0, "LEAST": 10**9},
+    "narrow tiles": {"LONG": 0, "LEAST": 10**9},
     "small tiles in pieces": {"LEAST": 1},
     "large tiles in pieces": {"MANY": 0, "LEAST": 1},
-    "narrow tiles": {"LONG": 0, "ENOUGH": 1},
     "narrow tiles in pieces": {"LONG": 0, "LEAST": 1},
 }
 
@@ -379,7 +379,8 @@ def test_how_many_numbers_a_tile_has_and_what_its_blocks_share_is_the_same_on_bo
     for tile, text in zip(TILES, re.findall(r"enum \{ (M = .*?) \}", header), strict=True):
         sizes = {key: int(value) for key, value in (pair.split(" = ") for pair in text.split(", "))}
         team = tile.m // sizes["M_EACH"] * (tile.n // sizes["N_EACH"])
-        assert (sizes["M"], sizes["N"], team * sizes["TEAMS"]) == tile[1:]
+        assert (sizes["M"], sizes["N"], team * sizes["TEAMS"]) == tile[1:4]
+        assert tile.enough == 132 * sizes["BLOCKS"]
 
 
 @given(m=st.integers(1, 10**5), n=st.integers(1, 10**4), k=st.integers(0, 10**6), tile=st.sampled_from(TILES))
@@ -388,8 +389,9 @@ def test_a_plan_has_tickets_and_blocks_enough(m, n, k, tile):
     pieces, planes, tickets = plan.shares
     tiles = plan.blocks // pieces
     assert tiles * tile.m * tile.n >= m * n
-    assert pieces == 1 or (plan.blocks <= products.ENOUGH and planes.size == plan.blocks * tile.m * tile.n)
+    assert pieces == 1 or (plan.blocks <= tile.enough and planes.size == plan.blocks * tile.m * tile.n)
     assert pieces == 1 or tiles * (1 + -(-pieces // products.GROUP)) <= tickets.size
+    assert pieces <= products.GROUP**2
     assert pieces * products.LEAST < k + products.LEAST or pieces == 1
 
 
