@@ -6,6 +6,7 @@ The kernels stand in the `.cu` files beside this one; what they do not do faster
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ class Cuda(CudaImages):
         self.launch = Launcher(self.xp)
         self.products = Products(self.xp, self.launch, os.environ.get(TF32) == "1")
         self.graphs = os.environ.get(GRAPHS, "1") != "0"
+        self.stream = self.xp.cuda.Stream()  # of all graphs: what their steps share is used by one at a time
+        self.lock = threading.RLock()  # while a graph is recorded nobody else may launch on its stream
         self._watches = True
         self.ticket = self.xp.zeros(1, np.int32)  # of the blocks that make a step of Adam
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite

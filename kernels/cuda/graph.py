@@ -2,14 +2,14 @@
 
 A step of a small model is dozens of launches, each of which costs the host more time than the GPU. A graph holds them
 all. What it demands: the same memory at every launch, so the arguments are copied to a place of their own and all that
-is made on the way lies in a pool of its own; and nothing that waits for the GPU, or that CuPy cannot record.
+is made on the way is kept; and nothing that waits for the GPU, or that CuPy cannot record.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorded"]
 
+DEFAULT = (0, 1)  # CUDA's names of the default stream, which waits for all others, and they for it
 ROWS = 1024  # of results, that lie in one array and are read in one go
 
 
@@ -34,6 +35,7 @@ class _Graph:
         self.kind: Callable[..., Any] = tuple
         self.results: Array = None
         self.graph: Any = None
+        self.memory: list[Any] = []  # all that the graph writes to: nobody else may have it
         self.recordable = True
 
     def take(self, arguments: tuple[Any, ...]) -> None:
@@ -49,9 +51,9 @@ class _Graph:
 class Recorded:
     """run(arrays and numbers) -> a named tuple of single numbers, the same but quicker from the third call on.
 
-    For each signature the first call runs as it is, which compiles all kernels and fills the pool; the second records;
-    from then on the graph is launched. `run` gets a number as an array without dimensions, since a graph would keep for
-    ever the number that it was recorded with. What `run` does on the host happens in the first two calls only.
+    For each signature the first call runs as it is, which compiles all kernels; the second records; from then on the
+    graph is launched. `run` gets a number as an array without dimensions, since a graph would keep for ever the number
+    that it was recorded with. What `run` does on the host happens in the first two calls only.
 
     then: what follows in the same graph, `then(rate)`, with the results looked at before (`Cuda.watch`); the call is
     then `(rate, arrays and numbers)`.
@@ -60,15 +62,14 @@ class Recorded:
     def __init__(self, kernels: Cuda, run: Callable[..., Any], then: Callable[[Any], None] | None = None) -> None:
         self._kernels, self._run, self._then = kernels, run, then
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
-        self._stream = kernels.xp.cuda.Stream()  # which waits for what was launched outside of it, and is waited for
-        self._pool = kernels.xp.cuda.MemoryPool()
+        self._stream, self._pool = kernels.stream, kernels.xp.cuda.MemoryPool()
         self._rows: Array = None  # of results, of which the first `_filled` belong to callers
         self._filled = 0
 
     def __call__(self, *arguments: Any) -> Any:
         """The results, in memory that no later call writes to."""
         key = signature(arguments)
-        with self._stream:
+        with self._kernels.lock, self._in_order(), self._stream:
             if new := key not in self._graphs:
                 self._graphs[key] = _Graph(self._kernels.xp, arguments)
             graph = self._graphs[key]
@@ -81,24 +82,43 @@ class Recorded:
                 self._perform(graph)
             return graph.kind(*self._kept(graph.results))
 
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """The stream waits for what the caller has launched, and the caller's for what is launched within.
+
+        CUDA sees to that itself where the caller's is the default stream.
+        """
+        outer = self._kernels.xp.cuda.get_current_stream()
+        if outer.ptr in DEFAULT:
+            yield
+            return
+        self._stream.wait_event(outer.record())
+        yield
+        outer.wait_event(self._stream.record())
+
     def _record(self, graph: _Graph) -> None:
         """Record a run, which is not carried out; where that cannot be done, say so once."""
-        graph.results = None  # its memory is free for the results that the graph will write
+
+        def allocate(size: int) -> Any:
+            graph.memory.append(self._pool.malloc(size))
+            return graph.memory[-1]
+
         self._stream.begin_capture()
         try:
-            self._perform(graph)
+            with self._kernels.xp.cuda.using_allocator(allocate):
+                self._perform(graph)
             graph.graph = self._stream.end_capture()
         except Exception as error:
             with suppress(Exception):  # a stream that has met what it cannot record says so a second time
                 self._stream.end_capture()
-            graph.recordable = False
+            graph.recordable, graph.memory = False, []
             text = f"a step cannot be recorded as a CUDA graph, and runs kernel by kernel: {error}"
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _perform(self, graph: _Graph) -> None:
-        """Run on what the graph reads, in memory of its own."""
+        """Run on what the graph reads."""
         rate, given = (graph.inputs[0], graph.inputs[1:]) if self._then else (None, graph.inputs)
-        with self._kernels.watching_later(), self._kernels.xp.cuda.using_allocator(self._pool.malloc):
+        with self._kernels.watching_later():
             found = self._run(*given)
             graph.kind, graph.results = type(found), self._kernels.xp.empty(len(found), np.float64)
             self._kernels.watch(found, graph.results)

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 THREADS = 256  # of a block; blocks that sum have fewer where there is less to sum
 REAL = {"float32": "float", "float64": "double"}
 ACTIVATIONS = ("linear", "relu", "tanh", "elu", "sigmoid")  # in the order of the names in `common.cuh`
+MOST = 2**31 - 1024  # numbers of an array: kernels count them in 32 bits, and threads beyond the last one too
 NULL = np.intp(0)  # a pointer to nothing
 TYPES = {"byte": np.uint8, "label": np.int64, "int": np.int32, "double": np.float64}  # and real, as the launch says
 
@@ -102,7 +103,7 @@ class Launcher:
         TypeError
             For an array of another type, or another number of arguments.
         OverflowError
-            For a size of 2^31 or more.
+            For a size of 2^31 or more, or an array of nearly so many numbers.
         """
         if (name, dtype, defines) not in self._compiled:
             self._compiled[name, dtype, defines] = self._compile(declarations()[name], np.dtype(dtype), defines)
@@ -139,6 +140,8 @@ def _take(kernel: Declaration, i: int, real: np.dtype) -> Callable[[Any], Any]:
         if x is None:
             return NULL
         fits = x.flags.c_contiguous or anyhow or (rows and x.strides[-1] == x.itemsize)
+        if x.size > MOST:
+            raise OverflowError(f"{kernel.name}: {name}: expected at most {MOST} numbers, got {x.size}")
         if x.dtype != expected or not fits:
             layout = "" if fits else " with strides"
             raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")

@@ -30,7 +30,8 @@ class Tile(NamedTuple):
 SMALL, LARGE, NARROW = Tile(32, 32, 32, 256, 264), Tile(64, 64, 64, 64, 528), Tile(8, 64, 8, 64, 528)
 MANY = 2**26  # multiplications, from which on large tiles are worth it
 LONG = 2**22  # the same for each column, of few columns
-LEAST = 128  # of the terms of a sum, below which it is not shared
+ALONE = 256  # terms that a block sums in the time that it takes to add up what others have
+LEAST = 128  # of the terms of a sum that is shared, for each block
 GROUP = 16  # pieces of a sum that one block adds up
 TICKETS = 3 * LARGE.enough  # more than any product takes
 
@@ -65,7 +66,7 @@ class Products:
         """
         m, n, k = sizes
         tiles = blocks(m, tile.m) * blocks(n, tile.n)
-        pieces = max(1, min(tile.enough // max(tiles, 1), blocks(k, LEAST), GROUP**2))
+        pieces = max(1, min(tile.enough // max(tiles, 1), blocks(k, LEAST), GROUP**2)) if k > ALONE else 1
         planes = self._xp.empty(tiles * pieces * tile.m * tile.n, dtype) if pieces > 1 else None
         return Plan(tiles * pieces, (pieces, planes, self._tickets[which]))
 

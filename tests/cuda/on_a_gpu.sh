@@ -22,7 +22,7 @@ part() {
 
 nvidia-smi > "$out/nvidia-smi.log"
 part tests "$bin/pytest" --device cuda -m "cuda and not slow"
-part tests-with-graphs env MINICVAE_CUDA_GRAPHS=1 "$bin/pytest" --device cuda -m "cuda and not slow" \
+part tests-without-graphs env MINICVAE_CUDA_GRAPHS=0 "$bin/pytest" --device cuda -m "cuda and not slow" \
     tests/test_training.py tests/test_training_errors.py tests/test_completion.py
 part gradients "$bin/minicvae" gradcheck all --device cuda
 
@@ -35,6 +35,9 @@ done
 
 # Losses after 100 steps on either device, from the same seed.
 part agreement "$bin/python" tests/cuda/agreement.py
+
+part products-float32 "$bin/python" tests/cuda/race_products.py
+part products-tf32 env CUPY_TF32=1 "$bin/python" tests/cuda/race_products.py
 
 dense=(mlp latent2d mlp-small gaussian)
 part race-float32 "$bin/minicvae" bench "${dense[@]}" conv --batch-size 128 --device cuda --against torch --rounds 9 \

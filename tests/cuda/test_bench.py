@@ -71,6 +71,17 @@ def test_a_contestant_has_its_environment(monkeypatch):
         contestant.stop()
 
 
+def test_products_race_those_of_the_library(gpu, monkeypatch, capsys):
+    spec = util.spec_from_file_location("race_products", Path(__file__).parent / "race_products.py")
+    race_products = util.module_from_spec(spec)
+    spec.loader.exec_module(race_products)
+    small = {"SIDE": 4, "REPEATS": 2, "ROUNDS": 1, "SHAPES": {"one": (3, 5, 2), "two": (70, 9, 1)}}
+    for name, value in (small | {"load": lambda device: gpu}).items():
+        monkeypatch.setattr(race_products, name, value)
+    assert race_products.main() == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["(m,", "one", "two"]
+
+
 def test_how_far_the_devices_agree_is_measured(gpu, monkeypatch, capsys):
     spec = util.spec_from_file_location("agreement", Path(__file__).parent / "agreement.py")
     agreement = util.module_from_spec(spec)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import standin
-from standin.arrays import LAUNCHED
+from standin.arrays import LAUNCHED, WAITED
 
 import minicvae as mc
 from minicvae import conditions
@@ -191,6 +191,17 @@ def test_results_lie_in_rows_that_are_read_in_one_go(kernels_of_cuda, graphs, mo
         np.testing.assert_array_equal(kernels_of_cuda.read(found), [(i + 1, max(i, 1)) for i in range(6)])
     if kernels_of_cuda.xp.ndarray is standin.ndarray:
         assert crossed == {"to the host": 2}  # four rows, and then two
+
+
+def test_a_stream_of_the_callers_waits_and_is_waited_for(kernels_of_cuda, graphs):
+    repeated, xp = Recorded(kernels_of_cuda, lambda a: Numbers(a.sum(), a.max())), kernels_of_cuda.xp
+    own, mine = xp.cuda.Stream(), kernels_of_cuda.stream
+    WAITED.clear()
+    with own:
+        found = [repeated(kernels_of_cuda.array(np.full(3, float(i)))) for i in range(4)]
+        assert [float(x.total) for x in found] == [0.0, 3.0, 6.0, 9.0]
+    if xp.ndarray is standin.ndarray:
+        assert 4 * [(mine.ptr, own.ptr), (own.ptr, mine.ptr)] == WAITED
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, True), ("0", False), ("1", True)])

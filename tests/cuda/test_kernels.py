@@ -256,11 +256,11 @@ FLAT = {"sgd", "adam"}  # whose buffers have no strides
 # How products may be laid out: settings of `products` under which small ones come in other tiles, or in many pieces.
 LAYOUTS = {
     "small tiles": {},
-    "large tiles": {"MANY": 0, "LEAST": 10**9},
-    "narrow tiles": {"LONG": 0, "LEAST": 10**9},
-    "small tiles in pieces": {"LEAST": 1},
-    "large tiles in pieces": {"MANY": 0, "LEAST": 1},
-    "narrow tiles in pieces": {"LONG": 0, "LEAST": 1},
+    "large tiles": {"MANY": 0, "ALONE": 10**9},
+    "narrow tiles": {"LONG": 0, "ALONE": 10**9},
+    "small tiles in pieces": {"LEAST": 1, "ALONE": 0},
+    "large tiles in pieces": {"MANY": 0, "LEAST": 1, "ALONE": 0},
+    "narrow tiles in pieces": {"LONG": 0, "LEAST": 1, "ALONE": 0},
 }
 
 

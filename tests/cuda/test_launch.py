@@ -100,6 +100,11 @@ def launcher():
     return launch.Launcher(cp)
 
 
+def huge():
+    """An array of 2^31 numbers, all in one place."""
+    return standin.ndarray(np.broadcast_to(np.float32(0), (2, 2**30)))
+
+
 def scale(launcher, dtype="float32", **wrong):
     """A launch of `scale_rows`, with some arguments replaced."""
     rows = cp.asarray(np.arange(6, dtype=dtype).reshape(2, 3))
@@ -129,6 +134,7 @@ def test_a_kernel_runs_in_the_type_that_is_asked_for(launcher, dtype):
         ({"rows": cp.zeros((2, 6), "float32")[:, ::2]}, TypeError, "scale_rows: rows: .* with strides"),
         ({"scale": cp.zeros(2, "int64")}, TypeError, "scale_rows: scale: expected .* float32, got int64"),
         ({"size": 2**31}, OverflowError, "out of bounds"),
+        ({"rows": huge()}, OverflowError, "scale_rows: rows: expected at most 2147482624 numbers, got 2147483648"),
         ({"more": 1}, TypeError, "scale_rows: expected 5 arguments, got 6"),
     ],
 )

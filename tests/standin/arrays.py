@@ -10,6 +10,7 @@ The differences that break code which only ever saw NumPy:
 * fresh memory holds NaN, or the largest integer, and so does the memory beside it.
 """
 
+import time
 from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -131,24 +132,44 @@ class Graph:
 
 
 class Stream:
-    """`cupy.cuda.Stream`, which is current inside `with`."""
+    """`cupy.cuda.Stream`, which is current inside `with`. `WAITED` says which waits for which, by `ptr`."""
 
     def __init__(self, null=False, non_blocking=False, ptds=False):
-        self._current = False
+        self.ptr = 0 if null else id(self)
 
     def __enter__(self):
-        self._current = True
+        CURRENT.append(self)
         return self
 
     def __exit__(self, *error):
-        self._current = False
+        CURRENT.pop()
 
     def begin_capture(self, mode=None):
-        assert self._current
+        assert CURRENT[-1] is self
         tape.begin()
 
     def end_capture(self):
         return Graph(tape.end())
+
+    def record(self, event=None):
+        return self
+
+    def wait_event(self, event):
+        WAITED.append((self.ptr, event.ptr))
+
+
+WAITED = []
+CURRENT = [Stream(null=True)]
+
+
+class Event:
+    """`cupy.cuda.Event`."""
+
+    def record(self, stream=None):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
 
 
 class MemoryPool:
@@ -430,6 +451,9 @@ def module(raw_module):
         ),
         Device=lambda: SimpleNamespace(synchronize=lambda: None),
         Stream=Stream,
+        Event=Event,
+        get_elapsed_time=lambda begin, end: 1e3 * (end.time - begin.time),
+        get_current_stream=lambda: CURRENT[-1],
         MemoryPool=MemoryPool,
         using_allocator=using_allocator,
     )
