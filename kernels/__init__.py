@@ -7,7 +7,7 @@ and `cuda/` (CUDA) override what they do faster; whatever they leave out, the re
 | ------- | ------------------------------------------------------------------------------------ |
 | `numpy` | the reference on NumPy arrays                                                        |
 | `cpu`   | Numba kernels, shared out to threads, their products by register tiles (the default) |
-| `cuda`  | CUDA kernels around cuBLAS products, on CuPy arrays on an NVIDIA GPU                 |
+| `cuda`  | CUDA kernels, a whole step one graph, on CuPy arrays on an NVIDIA GPU                |
 """
 
 from __future__ import annotations
