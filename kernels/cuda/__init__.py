@@ -17,7 +17,7 @@ import numpy as np
 from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
 from minicvae.kernels.cuda.launch import ACTIVATIONS, Launcher, blocks
-from minicvae.kernels.cuda.products import Products, tile_for
+from minicvae.kernels.cuda.products import TICKETS, Products
 from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 from minicvae.kernels.steps import portions
 
@@ -83,7 +83,7 @@ class Cuda(CudaImages):
         self.stream = self.xp.cuda.Stream()  # of all graphs: what their steps share is used by one at a time
         self.lock = threading.RLock()  # while a graph is recorded nobody else may launch on its stream
         self._watches = True
-        self.ticket = self.xp.zeros(1, np.int32)  # of the blocks that make a step of Adam
+        self.tickets = self.xp.zeros(TICKETS, np.int32)
         self.stop = self.xp.zeros(1, np.int32)  # 1 from the first loss of a training on that is not finite
 
     def to_numpy(self, values: Array) -> np.ndarray:
@@ -194,12 +194,10 @@ class Cuda(CudaImages):
         for i, run in enumerate(joined):
             W_run, labels = self.whole(W[run.rows]), self.whole(run.onehot.labels) if run.onehot else None
             m, n, k = len(y), len(b), run.width
-            tile = tile_for((m, n, k))
-            plan = self.products.plan((m, n, k), y.dtype, tile)
             f = ACTIVATIONS.index(activation if i == len(joined) - 1 else "linear")
             rows = W_run[k:] if run.onehot else None
             given = *run.numbers, W_run, b if i == 0 else None, rows, labels, y, m, n, f, i > 0
-            self.products.launch("dense", y.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+            self.products.launch("dense", y.dtype, ((m, n, k),), *given)
         return y
 
     def dense_backward(
@@ -228,15 +226,11 @@ class Cuda(CudaImages):
             outputs = [*needed, (None, 0), (None, 0)][:2]
             width = sum(columns for _, columns in outputs)
             sizes = (d + classes + (i == 0), n, m), (m, width, n)
-            tile = tile_for(*sizes)
-            plans = [self.products.plan(size, dtype, tile, which) for which, size in enumerate(sizes)]
             labels = self.whole(run.onehot.labels) if run.onehot else None
             given = dy, y, *run.numbers, labels, classes, self.whole(W[run.rows])[first:], dW[run.rows]
             given = *given, db if i == 0 else None, *outputs[0], *outputs[1], m, n
-            shares = *plans[0].shares, *plans[1].shares
-            grid = plans[0].blocks + plans[1].blocks
             f = ACTIVATIONS.index(activation)
-            self.products.launch("dense_backward", dtype, grid, *given, f, accumulate, *shares, tile=tile)
+            self.products.launch("dense_backward", dtype, sizes, *given, f, accumulate)
         return tuple(dparts)
 
     def _runs(self, parts: Sequence[Part]) -> Iterator[_Run]:
@@ -417,7 +411,7 @@ class Cuda(CudaImages):
     ) -> None:
         """One pass over the four buffers."""
         size, settings = len(value), (*self._number(learning_rate), beta1, beta2, epsilon, weight_decay)
-        given = value, grad, m, v, step, size, *settings, self.stop, self.ticket
+        given = value, grad, m, v, step, size, *settings, self.stop, self.tickets
         self.launch("adam", value.dtype, blocks(blocks(size, 4)), *given)
 
     def _number(self, x: float | Array) -> tuple[float, Array | None]:

@@ -153,37 +153,47 @@ KERNEL bias_activate(real* y, const real* b, int d, int size, int activation) {
     if (i < size) y[i] = activate(y[i] + b[i % d], activation);
 }
 
-// g = dy f'(y), and its sums over blocks of `rows` rows: sums (blocks, d), or db (d,) itself where one block has them
-// all. g may be null, for an f that is linear. A block has 32 columns and 8 rows of threads.
-KERNEL slope_times(const real* dy, const real* y, real* g, real* sums, int n, int d, int rows, int activation,
-                   int accumulate) {
-    __shared__ real part[8][WARP];
-    int column = threadIdx.x % WARP, row = threadIdx.x / WARP;
-    int j = blockIdx.x * WARP + column;
-    int start = blockIdx.y * rows, stop = min(start + rows, n);
+// The sums of `x` over the threads of a block that have the same column, t % columns; the first `columns` threads get them.
+__device__ inline real column_sum(real x, int columns) {
+    __shared__ real part[MOST];
+    int t = threadIdx.x;
+    __syncthreads();  // nobody reads what was there
+    part[t] = x;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half >= columns; half /= 2) {
+        if (t < half) part[t] += part[t + half];
+        __syncthreads();
+    }
+    return part[t];
+}
+
+// g = dy f'(y) and db = Σ g over rows, added to what is there where `accumulate` is true. g may be null, for an f that is
+// linear. A block has `columns` columns, a power of two, and `rows` rows; the last for some columns adds up what all have
+// left in sums (blocks, d).
+KERNEL slope_times(const real* dy, const real* y, real* g, real* db, real* sums, int* tickets, int n, int d, int columns,
+                   int rows, int activation, int accumulate) {
+    int column = threadIdx.x % columns, row = threadIdx.x / columns, step = blockDim.x / columns;
+    int j = blockIdx.x * columns + column, start = blockIdx.y * rows, stop = min(start + rows, n);
+    bool first = row == 0 && j < d;
     real sum = 0;
     if (j < d)
-        for (int i = start + row; i < stop; i += 8) {
+#pragma unroll 4
+        for (int i = start + row; i < stop; i += step) {
             real g_ij = dy[i * d + j] * slope(y[i * d + j], activation);
             if (g) g[i * d + j] = g_ij;
             sum += g_ij;
         }
-    part[row][column] = sum;
-    __syncthreads();
-    if (row == 0 && j < d) {
-        for (int other = 1; other < 8; other++) sum += part[other][column];
-        real* out = sums + blockIdx.y * d + j;
-        *out = accumulate ? *out + sum : sum;
+    sum = column_sum(sum, columns);
+    if (gridDim.y > 1) {
+        if (first) sums[blockIdx.y * d + j] = sum;
+        if (!last_of(gridDim.y, tickets + blockIdx.x)) return;
+        sum = 0;
+        if (j < d)
+#pragma unroll 4
+            for (int block = row; block < gridDim.y; block += step) sum += __ldcg(sums + block * d + j);
+        sum = column_sum(sum, columns);
     }
-}
-
-// total = Σ over m of sums (m, d), added to what is there where `accumulate` is true.
-KERNEL sum_rows(const real* sums, real* total, int m, int d, int accumulate) {
-    int j = place();
-    if (j >= d) return;
-    real sum = accumulate ? total[j] : 0;
-    for (int i = 0; i < m; i++) sum += sums[i * d + j];
-    total[j] = sum;
+    if (first) db[j] = accumulate ? db[j] + sum : sum;
 }
 
 // y_nd = scale_n rows_nd.

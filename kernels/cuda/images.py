@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from minicvae.kernels.convolution import Pair, span, transposed_size, turned
 from minicvae.kernels.cuda.launch import ACTIVATIONS, blocks
-from minicvae.kernels.cuda.products import Products, tile_for
+from minicvae.kernels.cuda.products import TICKETS, Products
 from minicvae.kernels.reference import Array, Reference
 
 __all__ = ["CudaImages"]
@@ -69,6 +69,7 @@ class CudaImages(Reference):
 
     launch: Any
     products: Products
+    tickets: Array  # of blocks that share a result, 0 between launches
 
     def whole(self, a: Array) -> Array:
         """The same numbers, C-contiguous."""
@@ -87,18 +88,16 @@ class CudaImages(Reference):
     def slope_times(self, dy: Array, y: Array, activation: str, db: Array, accumulate: bool) -> Array:
         """g = dy ⊙ f'(y), and db = Σ g over all axes but the last, added to what is there where `accumulate` is true.
 
-        Many rows are summed in blocks and then over the blocks, always the same ones: no order depends on the GPU.
+        Many rows are summed by several blocks, and by the last of them over all, always in the same order.
         """
         dy, y, d = self.whole(dy), self.whole(y), y.shape[-1]
         n, f = y.size // d, ACTIVATIONS.index(activation)
         g = dy if activation == "linear" else self.xp.empty(y.shape, y.dtype)
-        written = None if g is dy else g
-        count = blocks(n, ROWS)
-        sums = db if count == 1 else self.xp.empty((count, d), y.dtype)
-        adds = accumulate and count == 1
-        self.launch("slope_times", y.dtype, (blocks(d, WARP), count), dy, y, written, sums, n, d, ROWS, f, adds)
-        if count > 1:
-            self.launch("sum_rows", y.dtype, blocks(d), sums, db, count, d, accumulate)
+        columns = min(WARP, 1 << (d - 1).bit_length())
+        grid = blocks(d, columns), blocks(n, ROWS) if blocks(d, columns) <= TICKETS else 1
+        sums = self.xp.empty((grid[1], d), y.dtype)
+        given = dy, y, None if g is dy else g, db, sums, self.tickets, n, d, columns, blocks(n, grid[1])
+        self.launch("slope_times", y.dtype, grid, *given, f, accumulate)
         return g.reshape(n, d)
 
     # Convolution
@@ -185,20 +184,16 @@ class CudaImages(Reference):
         c_out = W.shape[3]
         y = self.xp.empty((len(x), *geometry.places, c_out), x.dtype)
         m, n, k = y.size // c_out, c_out, prod(W.shape[:3])
-        tile = tile_for((m, n, k))
-        plan = self.products.plan((m, n, k), y.dtype, tile)
         given = self.whole(x), *geometry.numbers, W, *_steps(W), b, y, m, n, ACTIVATIONS.index(activation)
-        self.products.launch("convolve", y.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+        self.products.launch("convolve", y.dtype, ((m, n, k),), *given)
         return y
 
     def _convolve_gradient(self, x: Array, g: Array, dW: Array, accumulate: bool, geometry: _Geometry) -> None:
         """dW = P(x)ᵀ g, or added to it; dW may lie in any way, even backwards."""
         n = dW.shape[3]
         m, cells = g.size // n, prod(dW.shape[:3])
-        tile = tile_for((cells, n, m))
-        plan = self.products.plan((cells, n, m), g.dtype, tile)
         given = self.whole(x), *geometry.numbers, self.whole(g), dW, *_steps(dW), m, n, accumulate
-        self.products.launch("convolve_gradient", g.dtype, plan.blocks, *given, *plan.shares, tile=tile)
+        self.products.launch("convolve_gradient", g.dtype, ((cells, n, m),), *given)
 
     def _windows_back(self, g: Array, W: Array, geometry: _Geometry) -> Array:
         """Pᵀ(g Wᵀ), (n, h, w, c): with stride 1 as a convolution."""

@@ -253,14 +253,17 @@ ALL = CASES | {
 FLAT = {"sgd", "adam"}  # whose buffers have no strides
 
 
-# How products may be laid out: settings of `products` under which small ones come in other tiles, or in many pieces.
+SMALL, LARGE, NARROW = products.TILES
+# How products may be laid out: each kind of tile for all of them, in one piece or in as many as there can be.
 LAYOUTS = {
-    "small tiles": {},
-    "large tiles": {"MANY": 0, "ALONE": 10**9},
-    "narrow tiles": {"LONG": 0, "ALONE": 10**9},
-    "small tiles in pieces": {"LEAST": 1, "ALONE": 0},
-    "large tiles in pieces": {"MANY": 0, "LEAST": 1, "ALONE": 0},
-    "narrow tiles in pieces": {"LONG": 0, "LEAST": 1, "ALONE": 0},
+    f"{name} tiles{' in pieces' * shared}": {
+        "TILES": (tile,),
+        "ADDING": 0 if shared else 10**9,
+        "ENDS": 0,
+        "LEAST": 1,
+    }
+    for name, tile in (("small", SMALL), ("large", LARGE), ("narrow", NARROW))
+    for shared in (False, True)
 }
 
 
@@ -269,7 +272,9 @@ def layout(request, monkeypatch):
     """Lays products out in another way, and says in which."""
     for name, value in LAYOUTS[request.param].items():
         monkeypatch.setattr(products, name, value)
-    return request.param
+    products.layout.cache_clear()
+    yield request.param
+    products.layout.cache_clear()
 
 
 PRODUCTS = ["dense", "dense_backward", "many_rows", "conv2d", "upsample_conv2d", "conv2d_transpose"]
@@ -312,10 +317,10 @@ def test_a_product_is_the_product(kernels_of_cuda, layout, m, n, k, ways, dtype,
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("k", [1000, 5000])
 def test_a_product_in_pieces_has_the_same_bits_in_whatever_order_they_come(kernels_of_cuda, monkeypatch, k, backwards):
-    """Of 1,000 terms in 8 pieces; of 5,000 in 40, which are added up in two goes."""
+    """Of 1,000 terms in 16 pieces; of 5,000 in 22, which are added up in two goes."""
     rng = np.random.default_rng(0)
     a, b = (kernels_of_cuda.array(rng.standard_normal(shape, np.float32)) for shape in ((40, k), (k, 70)))
-    assert kernels_of_cuda.products.plan((40, 70, k), np.float32, products.SMALL).shares[0] == k // 125
+    assert products.layout((40, 70, k)).pieces == ({1000: 16, 5000: 22}[k],)
     plain = kernels_of_cuda.products.product(a, b)
     monkeypatch.setitem(standin.ORDER, "backwards", backwards)
     standin.LAUNCHES.clear()
@@ -370,29 +375,48 @@ def test_layers_by_tensor_cores_are_the_reference_up_to_rounding(kernels_of_cuda
         assert np.all(np.abs(kernels_of_cuda.to_numpy(found[key]) - expected) <= 2**-8 * sizes[key] + 1e-6), key
 
 
-TILES = products.SMALL, products.LARGE, products.NARROW
-
-
 def test_how_many_numbers_a_tile_has_and_what_its_blocks_share_is_the_same_on_both_sides():
     header = (Path(launch.__file__).parent / "product.cuh").read_text()
     assert int(re.search(r"#define GROUP (\d+)", header)[1]) == products.GROUP
-    for tile, text in zip(TILES, re.findall(r"enum \{ (M = .*?) \}", header), strict=True):
+    for tile, text in zip(products.TILES, re.findall(r"enum \{ (M = .*?) \}", header), strict=True):
         sizes = {key: int(value) for key, value in (pair.split(" = ") for pair in text.split(", "))}
         team = tile.m // sizes["M_EACH"] * (tile.n // sizes["N_EACH"])
-        assert (sizes["M"], sizes["N"], team * sizes["TEAMS"]) == tile[1:4]
-        assert tile.enough == 132 * sizes["BLOCKS"]
+        assert (sizes["M"], sizes["N"], team * sizes["TEAMS"], sizes["BLOCKS"]) == tile[1:5]
 
 
-@given(m=st.integers(1, 10**5), n=st.integers(1, 10**4), k=st.integers(0, 10**6), tile=st.sampled_from(TILES))
-def test_a_plan_has_tickets_and_blocks_enough(m, n, k, tile):
-    plan = products.Products(cp, None).plan((m, n, k), np.float32, tile)
-    pieces, planes, tickets = plan.shares
-    tiles = plan.blocks // pieces
-    assert tiles * tile.m * tile.n >= m * n
-    assert pieces == 1 or (plan.blocks <= tile.enough and planes.size == plan.blocks * tile.m * tile.n)
-    assert pieces == 1 or tiles * (1 + -(-pieces // products.GROUP)) <= tickets.size
-    assert pieces <= products.GROUP**2
-    assert pieces * products.LEAST < k + products.LEAST or pieces == 1
+@given(
+    sizes=st.lists(st.tuples(*[st.integers(0, 10**5)] * 3), min_size=1, max_size=2),
+    tile=st.sampled_from(products.TILES),
+)
+def test_a_layout_has_tickets_and_blocks_enough(sizes, tile):
+    chosen = products.layout(*sizes)
+    for which, (m, n, k) in enumerate(sizes):
+        tiles, pieces = products._tiles((m, n, k), chosen.tile), chosen.pieces[which]
+        assert tiles * chosen.tile.m * chosen.tile.n >= m * n
+        assert 1 <= pieces <= products.GROUP**2
+        if pieces > 1:
+            assert tiles * pieces <= products.MULTIPROCESSORS * chosen.tile.resident
+            assert tiles * (1 + -(-pieces // products.GROUP)) <= products.TICKETS
+            assert pieces * products.LEAST < k + products.LEAST
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tile", "pieces"),
+    [
+        ((128, 256, 256), SMALL, 4),
+        ((128, 256, 784), SMALL, 4),
+        ((795, 256, 128), SMALL, 1),
+        ((1024, 256, 784), LARGE, 8),
+        ((100_352, 32, 9), LARGE, 1),
+        ((25_088, 64, 288), LARGE, 1),
+        ((25_088, 32, 576), LARGE, 1),
+        ((100_352, 1, 288), NARROW, 1),
+        ((288, 64, 25_088), LARGE, 104),
+        ((2048, 2048, 2048), LARGE, 1),
+    ],
+)
+def test_layouts_of_some_layers(sizes, tile, pieces):
+    assert products.layout(sizes) == (tile, (pieces,))
 
 
 @pytest.mark.parametrize("name", ALL)
