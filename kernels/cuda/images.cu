@@ -37,13 +37,19 @@ KERNEL max_pool(const real* x, real* y, int h, int w, int c, int i_count, int j_
     y[index] = largest;
 }
 
-// dx: of each window, dy at the first pixel, row by row, that is not below the maximum; size is that of x.
-KERNEL max_pool_backward(const real* dy, const real* x, const real* y, real* dx, int h, int w, int c, int i_count,
-                         int j_count, int kh, int kw, int s, int t, int size) {
-    int index = place();
-    if (index >= size) return;
+// Neighbouring channels, handled by one thread, which then finds out only once where they lie.
+template <int EACH>
+struct alignas(EACH == 4 ? 16 : sizeof(real)) Channels {
+    real n[EACH];
+};
+
+// As `max_pool_backward`, EACH channels a thread.
+template <int EACH>
+__device__ inline void first_maxima(const real* dy, const real* x, const real* y, real* dx, int h, int w, int c,
+                                    int i_count, int j_count, int kh, int kw, int s, int t, int index) {
+    typedef Channels<EACH> Pixel;
     int channel = index % c, column = index / c % w, row = index / c / w % h, n = index / c / w / h;
-    real sum = 0;
+    Pixel own = *(const Pixel*)(x + index), sum = {};
     for (int a = row % s; a < kh && a <= row; a += s) {
         int i = (row - a) / s;
         if (i >= i_count) continue;
@@ -52,13 +58,33 @@ KERNEL max_pool_backward(const real* dy, const real* x, const real* y, real* dx,
             if (j >= j_count) continue;
             int at = ((n * i_count + i) * j_count + j) * c + channel;
             const real* corner = x + ((n * h + i * s) * w + j * t) * c + channel;
-            bool first = !(x[index] < y[at]);  // equal, or NaN
-            for (int before = 0; first && before < a * kw + b; before++)
-                first = corner[(before / kw * w + before % kw) * c] < y[at];
-            if (first) sum += dy[at];
+            Pixel largest = *(const Pixel*)(y + at), slope = *(const Pixel*)(dy + at);
+            bool first[EACH];
+#pragma unroll
+            for (int e = 0; e < EACH; e++) first[e] = !(own.n[e] < largest.n[e]);  // equal, or NaN
+            for (int before = 0; before < a * kw + b; before++) {
+                Pixel earlier = *(const Pixel*)(corner + (before / kw * w + before % kw) * c);
+#pragma unroll
+                for (int e = 0; e < EACH; e++) first[e] = first[e] && earlier.n[e] < largest.n[e];
+            }
+#pragma unroll
+            for (int e = 0; e < EACH; e++)
+                if (first[e]) sum.n[e] += slope.n[e];
         }
     }
-    dx[index] = sum;
+    *(Pixel*)(dx + index) = sum;
+}
+
+// dx: of each window, dy at the first pixel, row by row, that is not below the maximum; size is that of x. `each`: 4
+// channels a thread, of which there are then a multiple of 4, or 1.
+KERNEL max_pool_backward(const real* dy, const real* x, const real* y, real* dx, int h, int w, int c, int i_count,
+                         int j_count, int kh, int kw, int s, int t, int size, int each) {
+    int index = place() * each;
+    if (index >= size) return;
+    if (each == 4)
+        first_maxima<4>(dy, x, y, dx, h, w, c, i_count, j_count, kh, kw, s, t, index);
+    else
+        first_maxima<1>(dy, x, y, dx, h, w, c, i_count, j_count, kh, kw, s, t, index);
 }
 
 // The mean of each window; size is that of y.
