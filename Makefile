@@ -17,11 +17,13 @@ test: $(VENV)/test.stamp
 stand-in: $(VENV)/test.stamp
 	$(BIN)/pytest -n 2 --dist loadfile --stand-in --device cuda -m "cuda and not slow and not many_draws"
 
-# Everything that needs an NVIDIA GPU, in one go; what it finds stays in build/gpu. CUDA: cuda12 or cuda13.
+# Everything that needs an NVIDIA GPU, in one go; what it finds stays in build/gpu. CUDA: cuda12 or cuda13. PARTS: by
+# name, such as "race epochs"; all where none is given (tests/cuda/on_a_gpu.sh).
 CUDA ?= cuda12
+PARTS ?=
 gpu: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --editable ".[$(CUDA)]" torch==2.13.0
-	BIN=$(BIN) tests/cuda/on_a_gpu.sh build/gpu
+	PYTHON=$(BIN)/python tests/cuda/on_a_gpu.sh build/gpu $(PARTS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,58 +1,78 @@
 #!/usr/bin/env bash
-# What only a GPU can tell, each part with a log of its own in the folder that is given: a part that fails does not keep
-# the others from running, and the last line says which did.
+# What only a GPU can tell, the quickest first, each part with a log of its own in the folder that is given: a part that
+# fails does not keep the others from running, and the last line says which did.
 #
-#   BIN=.venv/bin tests/cuda/on_a_gpu.sh build/gpu
+#   PYTHON=.venv/bin/python tests/cuda/on_a_gpu.sh build/gpu              all of it, an hour or more
+#   PYTHON=.venv/bin/python tests/cuda/on_a_gpu.sh build/gpu race epochs  the parts whose names begin so
+#
+# PYTHON: one that has minicvae with its tests' packages, CuPy and PyTorch.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-bin=${BIN:-.venv/bin}
+python=${PYTHON:-.venv/bin/python}
 out=${1:-build/gpu}
+shift || true
+wanted=("$@")
 mkdir -p "$out"
+ran=0
 failed=()
 
 part() {
-    local name=$1
+    local name=$1 begin=$SECONDS word chosen=${#wanted[@]}
     shift
+    for word in "${wanted[@]}"; do
+        [[ $name == "$word"* ]] && chosen=0
+    done
+    ((chosen)) && return
+    ran=$((ran + 1))
     echo "== $name: $*"
     if ! "$@" > "$out/$name.log" 2>&1; then
         failed+=("$name")
     fi
     tail -n 3 "$out/$name.log"
+    echo "   ($((SECONDS - begin)) s)"
 }
 
 nvidia-smi > "$out/nvidia-smi.log"
-part tests "$bin/pytest" --device cuda -m "cuda and not slow"
-part tests-without-graphs env MINICVAE_CUDA_GRAPHS=0 "$bin/pytest" --device cuda -m "cuda and not slow" \
-    tests/test_training.py tests/test_training_errors.py tests/test_completion.py
-part gradients "$bin/minicvae" gradcheck all --device cuda
+part kernels "$python" -m pytest -n 4 --device cuda -m cuda tests/cuda/test_kernels.py tests/cuda/test_graph.py
+
+# Losses after 100 steps on either device, from the same seed.
+part agreement "$python" tests/cuda/agreement.py
+
+part products-float32 "$python" tests/cuda/race_products.py
+part products-tf32 env CUPY_TF32=1 "$python" tests/cuda/race_products.py
+
+# Epochs of 469 steps, as a user has them; the second epoch on is without compiling.
+for graphs in 1 0; do
+    part "epochs-graphs-$graphs" env "MINICVAE_CUDA_GRAPHS=$graphs" "$python" -m minicvae train mlp --epochs 10 \
+        --batch-size 128 --device cuda --overwrite --out "$out/mlp-graphs-$graphs"
+done
+
+dense=(mlp latent2d mlp-small gaussian)
+part race-float32 "$python" -m minicvae bench "${dense[@]}" conv --batch-size 128 --device cuda --against torch \
+    --rounds 9 --json "$out/race-float32.json"
+part race-tf32 env CUPY_TF32=1 "$python" -m minicvae bench "${dense[@]}" conv --batch-size 128 --device cuda \
+    --against torch --rounds 9 --json "$out/race-tf32.json"
+part profile "$python" -m minicvae bench mlp conv --batch-size 128 --device cuda --profile --json "$out/profile.json"
+
+part gradients "$python" -m minicvae gradcheck all --device cuda
+part tests-on-cuda "$python" -m pytest -n 4 --dist loadfile --device cuda -m "cuda and not slow"
+part tests-without-graphs env MINICVAE_CUDA_GRAPHS=0 "$python" -m pytest -n 4 --dist loadfile --device cuda \
+    -m "cuda and not slow" tests/test_training.py tests/test_training_errors.py tests/test_completion.py
 
 # Each array with memory of its own, or the checker would see CuPy's pool and not where an array ends.
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 for tool in memcheck racecheck synccheck; do
-    part "sanitizer-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$bin/python" -m pytest --no-pool \
+    part "sanitizer-$tool" "$sanitizer" --tool "$tool" --error-exitcode 9 "$python" -m pytest --no-pool \
         --device cuda -m cuda tests/cuda/test_kernels.py
-done
-
-# Losses after 100 steps on either device, from the same seed.
-part agreement "$bin/python" tests/cuda/agreement.py
-
-part products-float32 "$bin/python" tests/cuda/race_products.py
-part products-tf32 env CUPY_TF32=1 "$bin/python" tests/cuda/race_products.py
-
-dense=(mlp latent2d mlp-small gaussian)
-part race-float32 "$bin/minicvae" bench "${dense[@]}" conv --batch-size 128 --device cuda --against torch --rounds 9 \
-    --json "$out/race-float32.json"
-part race-tf32 env CUPY_TF32=1 "$bin/minicvae" bench "${dense[@]}" conv --batch-size 128 --device cuda --against torch \
-    --rounds 9 --json "$out/race-tf32.json"
-part profile "$bin/minicvae" bench mlp conv --batch-size 128 --device cuda --profile --json "$out/profile.json"
-for graphs in 0 1; do
-    part "epochs-graphs-$graphs" env "MINICVAE_CUDA_GRAPHS=$graphs" "$bin/minicvae" train mlp --epochs 10 \
-        --batch-size 128 --device cuda --overwrite --out "$out/mlp-graphs-$graphs"
 done
 
 echo
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]} (logs in $out)"
+    exit 1
+fi
+if ((ran == 0)); then
+    echo "no part's name begins with ${wanted[*]}"
     exit 1
 fi
 echo "all is well; results in $out"

@@ -314,6 +314,23 @@ def test_a_product_is_the_product(kernels_of_cuda, layout, m, n, k, ways, dtype,
     assert not kernels_of_cuda.products._tickets.any()  # which the next product needs
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(m=st.integers(1, 40), n=st.integers(1, 40), k=st.integers(1, 40), transposed=st.booleans(), seed=seeds)
+def test_what_lies_beside_a_matrix_is_not_multiplied(kernels_of_cuda, layout, m, n, k, transposed, seed):
+    """Rows that lie apart, at multiples of 16 bytes, with NaN between them."""
+    rng = np.random.default_rng(seed)
+
+    def beside(a):
+        wide = np.full((len(a) + 4, a.shape[1] // 4 * 4 + 8), np.nan, np.float32)
+        wide[: len(a), : a.shape[1]] = a
+        return kernels_of_cuda.array(wide)[: len(a), : a.shape[1]]
+
+    a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
+    A, B = (beside(a.T).T, beside(b.T).T) if transposed else (beside(a), beside(b))
+    found = kernels_of_cuda.to_numpy(kernels_of_cuda.products.product(A, B))
+    np.testing.assert_allclose(found, a @ b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("k", [1000, 5000])
 def test_a_product_in_pieces_has_the_same_bits_in_whatever_order_they_come(kernels_of_cuda, monkeypatch, k, backwards):
