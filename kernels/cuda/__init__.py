@@ -16,7 +16,7 @@ import numpy as np
 
 from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
-from minicvae.kernels.cuda.launch import ACTIVATIONS, Launcher, blocks
+from minicvae.kernels.cuda.launch import ACTIVATIONS, MOVING, NUMBERS, Launcher, blocks
 from minicvae.kernels.cuda.products import TICKETS, Products
 from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
 from minicvae.kernels.steps import portions
@@ -163,9 +163,20 @@ class Cuda(CudaImages):
         finally:
             self._watches = True
 
-    def watch(self, numbers: Sequence[Array], copies: Array | None = None) -> None:
-        """Set `stop` if one of the numbers is not finite, and copy them, one after the other."""
-        self.launch("watch", np.float64, 1, *numbers, *[None] * (5 - len(numbers)), copies, self.stop, threads=1)
+    def watch(self, numbers: Sequence[Array], cells: Array | None = None, words: Sequence[Array] = ()) -> None:
+        """Set `stop` if one of the numbers is not finite; of a recorded step: leave them where the last cell says.
+
+        Then the cells are set to what follows: the next row, and what lies behind the words that were taken.
+        """
+        given = *numbers, *[None] * (NUMBERS - len(numbers))
+        sizes = *(a.size for a in words), *[0] * (MOVING - len(words))
+        self.launch("watch", np.float64, 1, *given, cells, *sizes, self.stop, threads=1)
+
+    def take_next(self, cells: Array, words: Sequence[Array]) -> None:
+        """Copy from the addresses in the cells, arrays as words of 32 bits."""
+        given = [x for a in words for x in (a, a.size)]
+        grid = blocks(max([a.size for a in words], default=0))
+        self.launch("take_next", np.float64, grid, cells, *given, *[None, 0] * (MOVING - len(words)))
 
     def end_steps(self) -> None:
         """The optimisers work again."""

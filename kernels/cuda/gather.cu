@@ -23,3 +23,12 @@ KERNEL scatter_rows(const real* g, const label* labels, real* dE, int n, int d, 
         if (labels[m] == k) sum += g[m * d + j];
     dE[i] = sum;
 }
+
+// What a recorded step works on: up to three arrays, as words, from the addresses in `cells`. A thread for each word of the
+// longest.
+KERNEL take_next(const label* cells, int* a, int a_words, int* b, int b_words, int* c, int c_words) {
+    int i = place();
+    if (i < a_words) a[i] = ((const int*)cells[0])[i];
+    if (i < b_words) b[i] = ((const int*)cells[1])[i];
+    if (i < c_words) c[i] = ((const int*)cells[2])[i];
+}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicvae.kernels.cuda.launch import MOVING, NUMBERS
 from minicvae.kernels.reference import Array
 from minicvae.kernels.steps import signature
 
@@ -27,25 +28,47 @@ ROWS = 1024  # of results, that lie in one array and are read in one go
 
 
 class _Graph:
-    """What belongs to arguments of one signature."""
+    """What belongs to arguments of one signature.
+
+    inputs: where the graph reads them. Those that are `moving` it fetches from the addresses in `cells`, which it then
+    sets to what follows: the next step's arguments mostly lie behind this one's, and the host has nothing to do. The
+    last of the cells is the address where the next results go.
+    """
 
     def __init__(self, xp: Any, arguments: tuple[Any, ...]) -> None:
         self.inputs = [xp.zeros(np.shape(x), getattr(x, "dtype", np.float64)) for x in arguments]
+        arrays = [i for i, x in enumerate(arguments) if not isinstance(x, float)]
+        self.moving = [i for i in arrays if self.inputs[i].nbytes % 4 == 0 and self.inputs[i].size][:MOVING]
+        self.words = [self.inputs[i].ravel().view(np.int32) for i in self.moving]
+        self.cells = xp.zeros(MOVING + 1, np.int64)
+        self.addresses = [0] * (MOVING + 1)  # what is in the cells after all that was launched
         self.numbers: dict[int, float] = {}  # those that are there already
         self.kind: Callable[..., Any] = tuple
-        self.results: Array = None
+        self.count = 0  # of results
         self.graph: Any = None
         self.memory: list[Any] = []  # all that the graph writes to: nobody else may have it
         self.recordable = True
 
-    def take(self, arguments: tuple[Any, ...]) -> None:
-        """Put the arguments where the graph reads them."""
+    def take(self, arguments: tuple[Any, ...], row: Array) -> None:
+        """Let the graph find its arguments, and the row for its results."""
         for i, (x, place) in enumerate(zip(arguments, self.inputs, strict=True)):
-            if not isinstance(x, float):
+            if i in self.moving and x.flags.c_contiguous and x.data.ptr % 4 == 0:
+                self._point(self.moving.index(i), x)
+            elif i in self.moving:
+                place[...] = x
+                self._point(self.moving.index(i), place)
+            elif not isinstance(x, float):
                 place[...] = x
             elif self.numbers.get(i) != x:
                 place.fill(x)
                 self.numbers[i] = x
+        self._point(MOVING, row)
+
+    def _point(self, cell: int, x: Array) -> None:
+        """Have the cell hold the address of x; the graph will add to it the bytes of x."""
+        if self.addresses[cell] != x.data.ptr:
+            self.cells[cell : cell + 1].fill(x.data.ptr)
+        self.addresses[cell] = x.data.ptr + x.nbytes
 
 
 class Recorded:
@@ -64,23 +87,30 @@ class Recorded:
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
         self._stream, self._pool = kernels.stream, kernels.xp.cuda.MemoryPool()
         self._rows: Array = None  # of results, of which the first `_filled` belong to callers
-        self._filled = 0
+        self._filled = ROWS
 
     def __call__(self, *arguments: Any) -> Any:
         """The results, in memory that no later call writes to."""
         key = signature(arguments)
         with self._kernels.lock, self._in_order(), self._stream:
-            if new := key not in self._graphs:
-                self._graphs[key] = _Graph(self._kernels.xp, arguments)
-            graph = self._graphs[key]
-            graph.take(arguments)
-            if not new and graph.recordable and not graph.graph:
+            known = self._graphs.pop(key, None)  # and put back where all goes well
+            graph, row = known or _Graph(self._kernels.xp, arguments), self._next_row()
+            graph.take(arguments, row)
+            if known and graph.recordable and not graph.graph:
                 self._record(graph)
             if graph.graph:
                 graph.graph.launch(self._stream)
             else:
                 self._perform(graph)
-            return graph.kind(*self._kept(graph.results))
+            self._graphs[key] = graph
+            return graph.kind(*[row[i] for i in range(graph.count)])
+
+    def _next_row(self) -> Array:
+        """Room for the results of a call."""
+        if self._filled == ROWS:
+            self._rows, self._filled = self._kernels.xp.empty((ROWS, NUMBERS), np.float64), 0
+        self._filled += 1
+        return self._rows[self._filled - 1]
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
@@ -117,19 +147,11 @@ class Recorded:
 
     def _perform(self, graph: _Graph) -> None:
         """Run on what the graph reads."""
+        self._kernels.take_next(graph.cells, graph.words)
         rate, given = (graph.inputs[0], graph.inputs[1:]) if self._then else (None, graph.inputs)
         with self._kernels.watching_later():
             found = self._run(*given)
-            graph.kind, graph.results = type(found), self._kernels.xp.empty(len(found), np.float64)
-            self._kernels.watch(found, graph.results)
-            if self._then:
-                self._then(rate)
-
-    def _kept(self, results: Array) -> list[Array]:
-        """The results copied to the next row, a number each."""
-        if self._rows is None or self._filled == ROWS or self._rows.shape[1] != len(results):
-            self._rows, self._filled = self._kernels.xp.empty((ROWS, len(results)), np.float64), 0
-        row = self._rows[self._filled]
-        row[...] = results
-        self._filled += 1
-        return [row[i] for i in range(len(results))]
+        graph.kind, graph.count = type(found), len(found)
+        self._kernels.watch(found, graph.cells, graph.words)
+        if self._then:
+            self._then(rate)

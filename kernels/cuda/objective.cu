@@ -42,15 +42,19 @@ KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* d
     }
 }
 
-// stop = 1 from the first of up to five numbers on that is not finite: the optimisers then do nothing. The numbers are
-// put together in `copies`, where there is one.
-KERNEL watch(const double* a, const double* b, const double* c, const double* d, const double* e, double* copies,
-             int* stop) {
+// stop = 1 from the first of up to five numbers on that is not finite: the optimisers then do nothing. Of a recorded step
+// cells[3] is the address of a row of five, where the numbers go, and the cells move on: to the next row, and by the words
+// that `take_next` has taken.
+KERNEL watch(const double* a, const double* b, const double* c, const double* d, const double* e, label* cells,
+             int words_0, int words_1, int words_2, int* stop) {
     const double* numbers[] = {a, b, c, d, e};
     double found[5];
     for (int i = 0; i < 5; i++) found[i] = numbers[i] ? *numbers[i] : 0;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 5; i++)
         if (!isfinite(found[i])) *stop = 1;
-        if (copies && numbers[i]) copies[i] = found[i];
-    }
+    if (!cells) return;
+    double* row = (double*)cells[3];
+    for (int i = 0; i < 5; i++) row[i] = found[i];
+    cells[0] += 4 * words_0, cells[1] += 4 * words_1, cells[2] += 4 * words_2;
+    cells[3] += 5 * sizeof(double);
 }

@@ -106,11 +106,13 @@ class Products:
         arguments: all but the last three for each product, pieces, planes and tickets, which are found here.
         """
         tile, pieces = layout(*products)
-        grid, shares = 0, []
+        grid = 0
+        shares: list[Any] = []
         for sizes, count, tickets in zip(products, pieces, self._tickets, strict=False):
             tiles = _tiles(sizes, tile) * count
             planes = self._xp.empty(tiles * tile.m * tile.n, dtype) if count > 1 else None
-            grid, shares = grid + tiles, [*shares, count, planes, tickets]
+            grid += tiles
+            shares += count, planes, tickets
         defines = f"TILE={tile.name}", *(["TF32"] if self.tf32 and dtype == np.float32 else [])
         self._launch(kernel, dtype, grid, *arguments, *shares, threads=tile.threads, defines=defines)
 

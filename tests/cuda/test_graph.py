@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import standin
+from hypothesis import given
+from hypothesis import strategies as st
 from standin.arrays import LAUNCHED, WAITED
 
 import minicvae as mc
@@ -121,6 +123,37 @@ def test_a_number_may_differ_from_call_to_call(kernels_of_cuda, graphs):
         assert type(found) is Numbers
         np.testing.assert_allclose([float(x) for x in found], [(a * scale).sum(), a.max()], rtol=1e-15)
     assert ran == [(3,), (3,), (5,)]  # the first call, the recording, and the first call of another size
+
+
+@given(data=st.data(), count=st.integers(1, 5), calls=st.integers(3, 8))
+def test_a_step_finds_its_arguments_wherever_they_lie(kernels_of_cuda, data, count, calls):
+    """Behind those of the step before or anywhere, of any type, in rows that lie apart; and so do the results."""
+    xp, rng, given, sums = kernels_of_cuda.xp, np.random.default_rng(0), [], []
+    for _ in range(count):
+        size, kind = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([np.uint8, np.float32, np.int64]))
+        whole = rng.integers(0, 9, (2 * calls + 2, 2 * size)).astype(kind)
+        rows = data.draw(st.one_of(st.just(list(range(calls))), st.lists(st.integers(0, 2 * calls), min_size=calls)))
+        columns = slice(None, None, data.draw(st.sampled_from([1, 2])))
+        there = xp.asarray(whole)
+        given.append([there[row : row + 2, columns] for row in rows[:calls]])
+        sums.append([whole[row : row + 2, columns].sum() for row in rows[:calls]])
+    repeated = Recorded(
+        kernels_of_cuda, lambda *a: Numbers(sum(x.sum(dtype=np.float64) for x in a), a[0].max().astype("float64"))
+    )
+    found = [repeated(*arguments) for arguments in zip(*given, strict=True)]
+    np.testing.assert_array_equal(kernels_of_cuda.read(found)[:, 0], np.sum(sums, axis=0))
+
+
+def test_a_step_whose_arguments_follow_those_before_is_one_launch_alone(kernels_of_cuda, graphs):
+    xp = kernels_of_cuda.xp
+    repeated, a = Recorded(kernels_of_cuda, lambda a: Numbers(a.sum(), a.max())), xp.asarray(np.arange(12.0))
+    for i in range(2):
+        repeated(a[3 * i : 3 * i + 3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph._Graph, "_point", lambda self, cell, x: moved.append(self.addresses[cell] == x.data.ptr))
+        moved = []
+        repeated(a[6:9])
+    assert moved == [True, True]
 
 
 def test_results_are_not_overwritten_by_the_next_call(kernels_of_cuda, graphs):
