@@ -297,12 +297,11 @@ class Cuda(CudaImages):
 
     def scaled(self, d: Array, *derivatives: Array) -> tuple[Array, ...]:
         """Two derivatives in a launch."""
-        results: list[Array] = []
-        for pair in zip(derivatives[::2], derivatives[1::2], strict=True):
-            outs = self._like(derivatives[0], 2)
-            given = [x for derivative in pair for x in self.rows(derivative)]
-            self.launch("scaled", d.dtype, blocks(d.size), self.whole(d), *given, *outs, d.shape[1], d.size)
-            results += outs
+        d, results = self.whole(d), self._like(d, len(derivatives))
+        for i in range(0, len(derivatives), 2):
+            given = [x for derivative in derivatives[i : i + 2] for x in self.rows(derivative)]
+            given, outs = [*given, None, 0][:4], [*results[i : i + 2], None][:2]
+            self.launch("scaled", d.dtype, blocks(d.size), d, *given, *outs, d.shape[1], d.size)
         return tuple(results)
 
     def joined_sum(self, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:

@@ -26,13 +26,13 @@ KERNEL reparameterise_backward(const real* dz, const real* log_var, int log_var_
     dlog_var[i] = weighted * (exp(log_var[i / l * log_var_step + i % l] / 2) / 2);
 }
 
-// da = d a, db = d b.
+// da = d a, db = d b; b may be left out.
 KERNEL scaled(const real* d, const real* a, int a_step, const real* b, int b_step, real* da, real* db, int l, int size) {
     int i = place();
     if (i >= size) return;
     int row = i / l, j = i % l;
     da[i] = d[i] * a[row * a_step + j];
-    db[i] = d[i] * b[row * b_step + j];
+    if (b) db[i] = d[i] * b[row * b_step + j];
 }
 
 // joined = [a1 + b1, a2 + b2], (n, 2 l).

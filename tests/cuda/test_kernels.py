@@ -195,7 +195,7 @@ def elbo(draw, rng):
 
 
 def scaled(draw, rng):
-    shape, count = (draw(st.integers(1, 40)), draw(st.integers(1, 9))), draw(st.sampled_from([2, 4]))
+    shape, count = (draw(st.integers(1, 40)), draw(st.integers(1, 9))), draw(st.integers(1, 4))
     arguments = {"d": rng.standard_normal(shape)} | {f"a{i}": rng.standard_normal(shape) for i in range(count)}
 
     def run(k, a):
