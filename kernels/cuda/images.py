@@ -122,9 +122,7 @@ class CudaImages(Reference):
     ) -> Array | None:
         """The slope and db in one pass, dW by a product with the windows, dx as `_windows_back` finds it."""
         g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
-        geometry = _Geometry.of(x, W, stride, padding)
-        self._convolve_gradient(x, g, dW, accumulate, geometry)
-        return self._windows_back(g, W, geometry) if need_dx else None
+        return self._back(g, x, W, dW, accumulate, need_dx, _Geometry.of(x, W, stride, padding))
 
     def upsample_conv2d(self, x: Array, W: Array, b: Array, activation: str, factor: Pair, padding: str) -> Array:
         """As `conv2d`; each pixel is read as the block that it becomes."""
@@ -146,9 +144,8 @@ class CudaImages(Reference):
     ) -> Array | None:
         """As `conv2d_backward`, then the sum over each block."""
         g = self.slope_times(dy, y, activation, db, accumulate).reshape(y.shape)
-        geometry = _Geometry.of(x, W, (1, 1), padding, factor)
-        self._convolve_gradient(x, g, dW, accumulate, geometry)
-        return self.upsample_backward(self._windows_back(g, W, geometry), factor) if need_dx else None
+        dx = self._back(g, x, W, dW, accumulate, need_dx, _Geometry.of(x, W, (1, 1), padding, factor))
+        return self.upsample_backward(dx, factor) if need_dx else None
 
     def conv2d_transpose(self, x: Array, W: Array, b: Array, activation: str, stride: Pair, padding: str) -> Array:
         """With stride 1 as a convolution, else the overlap of the products of all pixels with the kernel."""
@@ -194,6 +191,13 @@ class CudaImages(Reference):
         m, cells = g.size // n, prod(dW.shape[:3])
         given = self.whole(x), *geometry.numbers, self.whole(g), dW, *_steps(dW), m, n, accumulate
         self.products.launch("convolve_gradient", g.dtype, ((cells, n, m),), *given)
+
+    def _back(
+        self, g: Array, x: Array, W: Array, dW: Array, accumulate: bool, need_dx: bool, geometry: _Geometry
+    ) -> Array | None:
+        """dW, and the gradient of the image that the windows are of, where it is needed."""
+        self._convolve_gradient(x, g, dW, accumulate, geometry)
+        return self._windows_back(g, W, geometry) if need_dx else None
 
     def _windows_back(self, g: Array, W: Array, geometry: _Geometry) -> Array:
         """Pᵀ(g Wᵀ), (n, h, w, c): with stride 1 as a convolution."""
