@@ -10,15 +10,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minicvae.kernels.cuda.graph import Recorded
 from minicvae.kernels.cuda.images import CudaImages
-from minicvae.kernels.cuda.launch import ACTIVATIONS, MOVING, NUMBERS, Launcher, blocks
+from minicvae.kernels.cuda.launch import MOVING, NUMBERS, Launcher, blocks
 from minicvae.kernels.cuda.products import TICKETS, Products
-from minicvae.kernels.reference import LOG_2PI, Array, OneHot, Part, row_blocks
+from minicvae.kernels.reference import LOG_2PI, Array
 from minicvae.kernels.steps import portions
 
 __all__ = ["Cuda"]
@@ -49,28 +49,10 @@ def _summing(d: int) -> int:
     return min(256, max(32, 1 << (d - 1).bit_length()))
 
 
-class _Run(NamedTuple):
-    """Parts of an input that a launch takes: matrices, then labels; the rows of W that they meet.
-
-    numbers: each matrix with the distance between its rows and its width, as the kernels take them; width: of both.
-    """
-
-    floats: list[Array]
-    onehot: OneHot | None
-    rows: slice
-    numbers: tuple[Any, ...]
-    width: int
-
-
-def _count(part: Part) -> int:
-    """How many examples a part holds."""
-    return len(part.labels if isinstance(part, OneHot) else part)
-
-
 class Cuda(CudaImages):
     """The kernels that are worth more than CuPy's expressions; the reference does the rest.
 
-    Those for images stand in `images.py`, with what both need of bias, activation and rows.
+    Those of dense layers stand in `dense.py`, those for images in `images.py`.
     """
 
     name = "cuda"
@@ -188,89 +170,6 @@ class Cuda(CudaImages):
             return super().gather(images, index, dtype)
         kernel = "gather_pixels" if images.dtype == np.uint8 else "gather_rows"
         return self.rows_of(self.whole(images), index, dtype, kernel)
-
-    def rows_of(self, table: Array, index: Array, dtype: Any, kernel: str = "gather_rows") -> Array:
-        """table[index], (n, d), by a kernel that may scale it."""
-        d = table.shape[1]
-        x = self.xp.empty((len(index), d), dtype)
-        self.launch(kernel, dtype, blocks(x.size), table, self.whole(index), x, d, x.size)
-        return x
-
-    # Networks
-
-    def dense(self, parts: Sequence[Part], W: Array, b: Array, activation: str) -> Array:
-        """A launch for each run of parts, which is one for the inputs of most layers."""
-        y = self.xp.empty((_count(parts[0]), len(b)), W.dtype)
-        joined = list(self._runs(parts))
-        for i, run in enumerate(joined):
-            W_run, labels = self.whole(W[run.rows]), self.whole(run.onehot.labels) if run.onehot else None
-            m, n, k = len(y), len(b), run.width
-            f = ACTIVATIONS.index(activation if i == len(joined) - 1 else "linear")
-            rows = W_run[k:] if run.onehot else None
-            given = *run.numbers, W_run, b if i == 0 else None, rows, labels, y, m, n, f, i > 0
-            self.products.launch("dense", y.dtype, ((m, n, k),), *given)
-        return y
-
-    def dense_backward(
-        self,
-        dy: Array,
-        parts: Sequence[Part],
-        y: Array,
-        W: Array,
-        activation: str,
-        dW: Array,
-        db: Array,
-        accumulate: bool,
-        need_dx: Sequence[bool],
-    ) -> tuple[Array | None, ...]:
-        """A launch for each run of parts, which makes its rows of dW and what is needed of dx; the first makes db."""
-        dy, y = self.whole(dy), self.whole(y)
-        (m, n), dtype = y.shape, y.dtype
-        dparts: list[Array | None] = []
-        for i, run in enumerate(self._runs(parts)):
-            need = need_dx[len(dparts) : len(dparts) + len(run.floats)]
-            dx = [self.xp.empty(x.shape, dtype) if needed else None for x, needed in zip(run.floats, need, strict=True)]
-            dparts += [*dx, *([None] if run.onehot else [])]
-            d, classes = run.width, run.onehot.classes if run.onehot else 0
-            first = run.floats[0].shape[1] if len(need) == 2 and not need[0] else 0  # of the rows that dx takes of W
-            needed = [(a, a.shape[1]) for a in dx if a is not None]
-            outputs = [*needed, (None, 0), (None, 0)][:2]
-            width = sum(columns for _, columns in outputs)
-            sizes = (d + classes + (i == 0), n, m), (m, width, n)
-            labels = self.whole(run.onehot.labels) if run.onehot else None
-            given = dy, y, *run.numbers, labels, classes, self.whole(W[run.rows])[first:], dW[run.rows]
-            given = *given, db if i == 0 else None, *outputs[0], *outputs[1], m, n
-            f = ACTIVATIONS.index(activation)
-            self.products.launch("dense_backward", dtype, sizes, *given, f, accumulate)
-        return tuple(dparts)
-
-    def _runs(self, parts: Sequence[Part]) -> Iterator[_Run]:
-        """The parts in runs: at most two matrices of numbers, then at most one of labels; almost always one run."""
-        floats: list[Array] = []
-        start = 0
-        for i, (part, rows) in enumerate(row_blocks(parts)):
-            onehot = part if isinstance(part, OneHot) else None
-            if onehot is None:
-                floats.append(part)
-            follower = parts[i + 1] if i + 1 < len(parts) else None
-            if onehot or follower is None or (len(floats) == 2 and not isinstance(follower, OneHot)):
-                joined = [(*self.rows(x), x.shape[1]) for x in floats]
-                numbers = [*joined, (None, 0, 0), (None, 0, 0)][:2]
-                width = sum(x.shape[1] for x in floats)
-                yield _Run(floats, onehot, slice(start, rows.stop), (*numbers[0], *numbers[1]), width)
-                floats, start = [], rows.stop
-
-    def embedding(self, E: Array, labels: Array) -> Array:
-        """y = E[labels]."""
-        return self.rows_of(E, labels, E.dtype)
-
-    def embedding_backward(self, dy: Array, labels: Array, dE: Array, accumulate: bool) -> None:
-        """dE_k = Σ over {n: labels_n = k} of dy_n, a thread for each number of dE."""
-        self._scatter(self.whole(dy), labels, dE, accumulate)
-
-    def _scatter(self, g: Array, labels: Array, dE: Array, accumulate: bool) -> None:
-        shape = len(g), g.shape[1], dE.size
-        self.launch("scatter_rows", g.dtype, blocks(dE.size), g, self.whole(labels), dE, *shape, accumulate)
 
     def scale_rows(self, rows: Array, scale: Array) -> Array:
         """y_nd = scale_n rows_nd."""

@@ -1,14 +1,15 @@
-"""The kernels for images on a GPU, and what they share with dense layers: bias, activation, and the way back."""
+"""The kernels for images on a GPU."""
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minicvae.kernels.convolution import Pair, span, transposed_size, turned
+from minicvae.kernels.cuda.dense import CudaDense
 from minicvae.kernels.cuda.launch import ACTIVATIONS, blocks
-from minicvae.kernels.cuda.products import TICKETS, Products
-from minicvae.kernels.reference import Array, Reference
+from minicvae.kernels.cuda.products import TICKETS
+from minicvae.kernels.reference import Array
 
 __all__ = ["CudaImages"]
 
@@ -64,26 +65,8 @@ def _steps(W: Array) -> list[int]:
     return [step // W.itemsize for step in W.strides]
 
 
-class CudaImages(Reference):
+class CudaImages(CudaDense):
     """Convolutions as products with windows that are never written; pooling and upsampling pixel by pixel."""
-
-    launch: Any
-    products: Products
-    tickets: Array  # of blocks that share a result, 0 between launches
-
-    def whole(self, a: Array) -> Array:
-        """The same numbers, C-contiguous."""
-        return a if a.flags.c_contiguous else self.xp.ascontiguousarray(a)
-
-    def rows(self, a: Array) -> tuple[Array, int]:
-        """A matrix as its numbers and the distance between its rows, copied only where a row is not in one piece.
-
-        The halves of a network's output come as views; a kernel that is told the distance needs no copy.
-        """
-        step = a.strides[0] // a.itemsize
-        if a.strides[1] != a.itemsize or step < a.shape[1]:
-            a, step = self.xp.ascontiguousarray(a), a.shape[1]
-        return a, step
 
     def slope_times(self, dy: Array, y: Array, activation: str, db: Array, accumulate: bool) -> Array:
         """g = dy ⊙ f'(y), and db = Σ g over all axes but the last, added to what is there where `accumulate` is true.
