@@ -21,8 +21,11 @@ def in_turn(run: Callable[..., Any], then: Callable[[float], None]) -> Callable[
     return step
 
 
-def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """The arrays in lists of at least `size` bytes each, and what is left in a last one, which may be empty."""
+def portions(arrays: Iterable[np.ndarray], size: int, most: int = 0) -> Iterator[list[np.ndarray]]:
+    """The arrays in lists of at least `size` bytes each, and what is left in a last one, which may be empty.
+
+    With `most`, each list is to be twice as large as the one before, until it is that large.
+    """
     waiting: list[np.ndarray] = []
     total = 0
     for a in arrays:
@@ -31,6 +34,7 @@ def portions(arrays: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
         if total >= size:
             yield waiting
             waiting, total = [], 0
+            size = max(size, min(2 * size, most))
     yield waiting
 
 

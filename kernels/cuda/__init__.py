@@ -23,7 +23,7 @@ from minicvae.kernels.steps import portions
 
 __all__ = ["Cuda"]
 
-AHEAD = 2**18  # bytes that are uploaded in one go, ahead of the steps that need them
+AHEAD = 2**18, 2**25  # bytes that are uploaded in one go: at first, so that steps may begin; later, to wait seldom
 GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
 TF32 = "CUPY_TF32"  # that of CuPy, which lets products be made by tensor cores, of rounded operands
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
@@ -97,7 +97,7 @@ class Cuda(CudaImages):
 
     def feed(self, arrays: Iterable[np.ndarray]) -> Iterator[Array]:
         """The arrays, uploaded many at a time; another thread draws the next while these are used."""
-        drawn = portions(arrays, AHEAD)
+        drawn = portions(arrays, *AHEAD)
         with ThreadPoolExecutor(1) as worker:
             coming = worker.submit(next, drawn, None)
             while (portion := coming.result()) is not None:

@@ -133,7 +133,7 @@ def test_what_is_fed_comes_in_order_and_in_few_uploads(compiled, shapes, ahead):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     with pytest.MonkeyPatch.context() as patch, standin.crossings() as crossed:
-        patch.setattr(cuda_kernels, "AHEAD", ahead)
+        patch.setattr(cuda_kernels, "AHEAD", (ahead, 0))
         fed = list(compiled.feed(iter(arrays)))
     assert crossed["to the device"] <= 1 + sum(a.nbytes for a in arrays) / ahead
     assert len(fed) == len(arrays)
@@ -143,7 +143,7 @@ def test_what_is_fed_comes_in_order_and_in_few_uploads(compiled, shapes, ahead):
 
 def test_only_a_part_of_a_long_epoch_waits_on_the_host(compiled, monkeypatch):
     """The noise of all steps may be more than the host's memory holds."""
-    monkeypatch.setattr(cuda_kernels, "AHEAD", 4000)
+    monkeypatch.setattr(cuda_kernels, "AHEAD", (4000, 0))
     drawn = []
 
     def arrays():

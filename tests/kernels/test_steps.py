@@ -31,3 +31,14 @@ def test_a_signature_is_the_shapes_and_types():
         assert signature(other) != one
     assert signature((1.0, np.zeros((2, 3), np.float32), np.zeros(2, np.int64))) != one
     assert len({one: 0, signature((2.0, np.zeros((2, 3)), np.zeros(2, np.int64))): 1}) == 1
+
+
+@given(count=st.integers(0, 300), size=st.sampled_from([1, 8, 20]), most=st.sampled_from([0, 8, 70, 10_000]))
+def test_portions_may_grow(count, size, most):
+    found = list(portions((np.zeros(1) for _ in range(count)), size, most))
+    assert sum(map(len, found)) == count
+    wanted = size
+    for portion in found[:-1]:
+        assert len(portion) == -(-wanted // 8)
+        wanted = max(wanted, min(2 * wanted, most))
+    assert 8 * len(found[-1]) < wanted
