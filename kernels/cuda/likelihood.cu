@@ -4,6 +4,7 @@
 KERNEL bernoulli(const real* logits, const real* x, real* nll, real* derivative, int d) {
     int row = blockIdx.x * d;
     real sum = 0;
+#pragma unroll 4
     for (int j = threadIdx.x; j < d; j += blockDim.x) {
         real l = logits[row + j], pixel = x[row + j], t = exp(-fabs(l));
         sum += (l < 0 ? 0 : l) + log1p(t) - pixel * l;
@@ -17,6 +18,7 @@ KERNEL bernoulli(const real* logits, const real* x, real* nll, real* derivative,
 KERNEL gaussian(const real* logits, const real* x, real* nll, real* derivative, int d, real sigma, real constant) {
     int row = blockIdx.x * d;
     real sum = 0;
+#pragma unroll 4
     for (int j = threadIdx.x; j < d; j += blockDim.x) {
         real mu = sigmoid(logits[row + j]), u = (mu - x[row + j]) / sigma;
         sum += u * u;
@@ -31,6 +33,7 @@ KERNEL gaussian_learned(const real* h, const real* x, real* nll, real* derivativ
     const real *mu = h + 2 * blockIdx.x * d, *v = mu + d;
     real *dmu = derivative + 2 * blockIdx.x * d, *dv = dmu + d;
     real sum = 0;
+#pragma unroll 4
     for (int j = threadIdx.x; j < d; j += blockDim.x) {
         real precision = exp(-v[j]), r = mu[j] - x[blockIdx.x * d + j], square = r * r * precision;
         sum += square + v[j];

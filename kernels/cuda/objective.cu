@@ -18,6 +18,7 @@ KERNEL elbo(const real* nll, const real* kl, double* losses, real* dnll, real* d
         int j = first + column;
         double sum = 0;
         if (j < l)
+#pragma unroll 8
             for (int i = row; i < n; i += 8) sum += kl[i * l + j];
         part[row][column] = sum;
         __syncthreads();
