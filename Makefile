@@ -21,7 +21,9 @@ stand-in: $(VENV)/test.stamp
 # name, such as "race epochs"; all where none is given (tests/cuda/on_a_gpu.sh).
 CUDA ?= cuda12
 PARTS ?=
-gpu: $(VENV)/test.stamp
+gpu:
+	nvidia-smi > /dev/null
+	$(MAKE) $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --editable ".[$(CUDA)]" torch==2.13.0
 	PYTHON=$(BIN)/python tests/cuda/on_a_gpu.sh build/gpu $(PARTS)
 

@@ -83,9 +83,9 @@ class Cpu(CpuImages):
     def _run(self, job: Job) -> None:
         job.run(self.helpers.state)
 
-    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
+    def repeated(self, run: Callable[..., Any], then: Callable[[Any], None], then_too: bool) -> Callable[..., Any]:
         """`run`, recorded (`recorded.py`) if it can be; `then` is one kernel, mostly, and would gain nothing."""
-        return super().repeated(Recorded(self.recording, run), then, both)
+        return super().repeated(Recorded(self.recording, run), then, then_too)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """Whether all numbers are finite; while a step is recorded True, and `Recorded` looks at them."""
@@ -277,7 +277,7 @@ class Cpu(CpuImages):
         value: Array,
         grad: Array,
         velocity: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -293,7 +293,7 @@ class Cpu(CpuImages):
         m: Array,
         v: Array,
         step: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         beta1: float,
         beta2: float,
         epsilon: float,

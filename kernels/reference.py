@@ -79,12 +79,12 @@ class Reference(Convolution):
         """Rows of single numbers, as kernels and reductions return them, on the host; (rows, columns) float64."""
         return np.array([[float(x) for x in row] for row in numbers])
 
-    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
+    def repeated(self, run: Callable[..., Any], then: Callable[[Any], None], then_too: bool) -> Callable[..., Any]:
         """step(rate, *arguments): `run(*arguments)`, a named tuple of single numbers, returned after `then(rate)`.
 
-        The arguments are arrays and numbers. A device may record what `run` computes, and what `then` does if `both`
-        may be recorded, and from then on compute that without running them: what they do on the host is done only
-        where they are recorded.
+        The arguments are arrays and numbers. A device may record what `run` computes, and what `then` does if it says
+        `then_too`, and from then on compute that without running them: what they do on the host is done only where they
+        are recorded, and of numbers they are given arrays without dimensions.
         """
         return in_turn(run, then)
 
@@ -413,7 +413,7 @@ class Reference(Convolution):
         value: Array,
         grad: Array,
         velocity: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -434,13 +434,13 @@ class Reference(Convolution):
         m: Array,
         v: Array,
         step: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         beta1: float,
         beta2: float,
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        """Adam with decoupled weight decay (AdamW where `weight_decay` > 0); step: t, an int64 (1,) that changes too.
+        """Adam with decoupled weight decay (AdamW where `weight_decay` > 0); step: t, int64 (1,), which is incremented.
 
             t ← t + 1
             m ← β1 m + (1-β1) g          m̂ = m / (1 - β1^t)

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["in_turn", "portions", "signature"]
 
 
-def in_turn(run: Callable[..., Any], then: Callable[[float], None]) -> Callable[..., Any]:
+def in_turn(run: Callable[..., Any], then: Callable[[Any], None]) -> Callable[..., Any]:
     """step(rate, *arguments): what `run(*arguments)` returns, after `then(rate)`."""
 
     def step(rate: float, *arguments: Any) -> Any:

@@ -26,11 +26,11 @@ class Update:
     they held at another time goes on from there.
     """
 
-    step: Callable[[float], None]
+    step: Callable[[float | Array], None]
     state: Mapping[str, Array]
 
-    def __call__(self, learning_rate: float) -> None:
-        """Make the step."""
+    def __call__(self, learning_rate: float | Array) -> None:
+        """Make the step; the rate may be an array without dimensions, on the device."""
         self.step(learning_rate)
 
 
@@ -61,7 +61,7 @@ class SGD(Optimizer):
         """A velocity for every parameter."""
         velocity = kernels.zeros(parameters.value.shape, parameters.value.dtype)
 
-        def update(learning_rate: float) -> None:
+        def update(learning_rate: float | Array) -> None:
             kernels.sgd(
                 parameters.value,
                 parameters.grad,
@@ -98,7 +98,7 @@ class Adam(Optimizer):
         m, v = (kernels.zeros(parameters.value.shape, parameters.value.dtype) for _ in range(2))
         step = kernels.zeros((1,), np.int64)
 
-        def update(learning_rate: float) -> None:
+        def update(learning_rate: float | Array) -> None:
             kernels.adam(
                 parameters.value,
                 parameters.grad,

@@ -83,7 +83,8 @@ class Snapshot:
             if tensors[name].shape != value.shape:
                 raise ValueError(f"{self.path}: expected {name} of shape {value.shape}, got {tensors[name].shape}")
         for name, value in self.live.items():
-            value[...] = self.model.kernels.array(tensors[name])
+            on_host = isinstance(value, np.ndarray)  # as an optimiser of the user's may have it, on every device
+            value[...] = tensors[name] if on_host else self.model.kernels.array(tensors[name])
         for i, (watcher, names) in enumerate(zip(self.watchers, config["watchers"], strict=True)):
             watcher.restore({name: np.array(tensors[f"watchers.{i}.{name}"]) for name in names})
         history.history.update(config["history"])

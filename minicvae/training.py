@@ -182,7 +182,7 @@ def fit(
 
     def descend(rate: float | Array) -> None:
         """A step of the optimiser by the gradients that are in the parameters."""
-        parameters.mark_settled()
+        parameters.mark_settled()  # a step that is played back has not run the layers, which say so
         if clip_norm is not None:
             optimizers.clip_by_global_norm(parameters, kernels, clip_norm)
         update(rate)
@@ -199,7 +199,7 @@ def fit(
                         make_step = repeated.by_now()
                     kernels.begin_step()
                     losses = make_step(float(rate(progress)), float(weight(progress)), *drawn)
-                    parameters.mark_settled()
+                    parameters.mark_settled()  # and one that is a graph has not even run `descend`
                     record.append(losses)
                     for watcher in watchers:
                         watcher.on_step_end(epoch, step, losses)
@@ -263,13 +263,11 @@ def _watchers(
 class _Repeated:
     """A step on the model, `run` and `then`, as the device repeats it: anew where the model is another than before.
 
-    recordable: whether the device may record `then`.
+    then_too: whether the device may record `then`.
     """
 
-    def __init__(
-        self, model: Trainable, run: Callable[..., Any], then: Callable[[Any], None], recordable: bool
-    ) -> None:
-        self._model, self._step, self._both = model, (run, then), recordable
+    def __init__(self, model: Trainable, run: Callable[..., Any], then: Callable[[Any], None], then_too: bool) -> None:
+        self._model, self._step, self._then_too = model, (run, then), then_too
         self._held: list[Any] = []
         self._repeated = in_turn(run, then)
 
@@ -278,8 +276,8 @@ class _Repeated:
         held = self._model.at_work()
         if len(held) != len(self._held) or any(one is not other for one, other in zip(held, self._held, strict=True)):
             self._held = held
-            recorded = self._model.recordable
-            self._repeated = self._model.kernels.repeated(*self._step, self._both) if recorded else in_turn(*self._step)
+            repeated = self._model.kernels.repeated
+            self._repeated = repeated(*self._step, self._then_too) if self._model.recordable else in_turn(*self._step)
         return self._repeated
 
 

@@ -74,7 +74,7 @@ def test_a_recorded_training_is_the_training_to_the_bit(case, recordings, monkey
     preset, overrides, settings = CASES[case]
     found, weights = trained(preset, overrides, **settings)
     assert [r is not None for r in recordings] == [case not in NOT_RECORDED] * 2  # of whole batches, and of the last
-    monkeypatch.setattr(Cpu, "repeated", lambda self, run, then, both: in_turn(run, then))
+    monkeypatch.setattr(Cpu, "repeated", lambda self, run, then, then_too: in_turn(run, then))
     truth, true_weights = trained(preset, overrides, **settings)
     assert found == truth
     np.testing.assert_array_equal(weights, true_weights)
@@ -197,7 +197,7 @@ def test_whatever_happens_between_the_steps_happens_with_recordings_too(what, re
     settings, times = BETWEEN[what]
     found, weights = trained("mlp", **copy.deepcopy(settings))
     assert [r is not None for r in recordings] == [True] * times
-    monkeypatch.setattr(Cpu, "repeated", lambda self, run, then, both: in_turn(run, then))
+    monkeypatch.setattr(Cpu, "repeated", lambda self, run, then, then_too: in_turn(run, then))
     truth, true_weights = trained("mlp", **copy.deepcopy(settings))
     assert found == truth
     np.testing.assert_array_equal(weights, true_weights)

@@ -24,7 +24,7 @@ from minicvae.kernels.steps import portions
 __all__ = ["Cuda"]
 
 AHEAD = 2**18, 2**25  # bytes that are uploaded in one go: at first, so that steps may begin; later, to wait seldom
-GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that has the steps of a training recorded
+GRAPHS = "MINICVAE_CUDA_GRAPHS"  # the environment variable that keeps steps from being recorded, where it is 0
 TF32 = "CUPY_TF32"  # that of CuPy, which lets products be made by tensor cores, of rounded operands
 INSTALL = "install CuPy with `pip install 'minicvae[cuda12]'` (CUDA 12) or `pip install 'minicvae[cuda13]'` (CUDA 13)"
 
@@ -34,13 +34,18 @@ def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise RuntimeError(f"device 'cuda': CuPy is not installed; {INSTALL}, or use device='cpu'") from error
+        reason = "is not installed" if getattr(error, "name", "") == "cupy" else f"cannot be loaded ({error})"
+        raise RuntimeError(f"device 'cuda': CuPy {reason}; {INSTALL}, or use device='cpu'") from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise RuntimeError(f"device 'cuda': no working NVIDIA driver ({error}); use device='cpu'") from error
     if count == 0:
         raise RuntimeError("device 'cuda': CuPy finds no NVIDIA GPU; use device='cpu'")
+    try:
+        cupy.zeros(1) + 1
+    except Exception as error:  # the compiler that is not there, memory that is full, ...
+        raise RuntimeError(f"device 'cuda': CuPy cannot run a kernel ({error}); {INSTALL}") from error
     return cupy
 
 
@@ -124,11 +129,11 @@ class Cuda(CudaImages):
 
         return np.array([[number(x) for x in row] for row in numbers])
 
-    def repeated(self, run: Callable[..., Any], then: Callable[[float], None], both: bool) -> Callable[..., Any]:
-        """Recorded as a CUDA graph, unless `graphs` says no: both, or `run` alone."""
+    def repeated(self, run: Callable[..., Any], then: Callable[[Any], None], then_too: bool) -> Callable[..., Any]:
+        """Recorded as one CUDA graph, or `run` alone; not at all where `graphs` says so."""
         if not self.graphs:
-            return super().repeated(run, then, both)
-        return Recorded(self, run, then) if both else super().repeated(Recorded(self, run), then, both)
+            return super().repeated(run, then, then_too)
+        return Recorded(self, run, then) if then_too else super().repeated(Recorded(self, run), then, then_too)
 
     def goes_on(self, numbers: Sequence[Array]) -> bool:
         """True without waiting; `stop` keeps the optimisers from doing anything after a number that is not finite."""
@@ -296,7 +301,7 @@ class Cuda(CudaImages):
         value: Array,
         grad: Array,
         velocity: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -312,7 +317,7 @@ class Cuda(CudaImages):
         m: Array,
         v: Array,
         step: Array,
-        learning_rate: float,
+        learning_rate: float | Array,
         beta1: float,
         beta2: float,
         epsilon: float,

@@ -42,12 +42,19 @@ __device__ inline real activate(real h, int f) {
     }
 }
 
-// f'(h), told from y = f(h). Choices in place of branches: a product takes it of many numbers at once.
-__device__ inline real slope(real y, int f) {
-    real above = f == TANH ? 1 - y * y : f == SIGMOID ? y * (1 - y) : 1;
-    real below = f == RELU ? 0 : f == ELU ? y + 1 : above;
-    return y > 0 ? above : below;
-}
+// f'(h), told from y = f(h). What f is, is asked once; then numbers choose without a branch, of many at a time.
+struct Slopes {
+    bool linear, relu, tanh, elu, sigmoid;
+
+    __device__ explicit Slopes(int f)
+        : linear(f == LINEAR), relu(f == RELU), tanh(f == TANH), elu(f == ELU), sigmoid(f == SIGMOID) {}
+
+    __device__ real operator()(real y) const {
+        real above = tanh ? 1 - y * y : sigmoid ? y * (1 - y) : 1;
+        real below = relu ? 0 : elu ? y + 1 : above;
+        return y > 0 ? above : below;
+    }
+};
 
 // Whether this block is the last of `count` to come here; then it sees what the others have written before. ticket: 0
 // before and after.

@@ -88,14 +88,14 @@ struct Windows {
         int places = PLACES_OUTER ? outers : terms, cells = PLACES_OUTER ? terms : outers;
         Four found = {};
         if (place >= places) return found;
-        Anchor at = PLACES_OUTER ? anchor : of_place(place);
+        Anchor window = PLACES_OUTER ? anchor : of_place(place);
         if (fours && cell + 3 < cells) {
-            int start = where(at, PLACES_OUTER ? of_cell(cell) : anchor);
+            int start = where(window, PLACES_OUTER ? of_cell(cell) : anchor);
             return start < 0 ? found : *(const Four*)(image.x + start);
         }
 #pragma unroll
         for (int v = 0; v < 4; v++) {
-            int start = cell + v < cells ? where(at, of_cell(cell + v)) : -1;
+            int start = cell + v < cells ? where(window, of_cell(cell + v)) : -1;
             if (start >= 0) found.n[v] = image.x[start];
         }
         return found;
@@ -103,14 +103,14 @@ struct Windows {
 };
 
 // A kernel W (a, b, in, out) that lies in any way, even backwards: cells (a, b, in) are terms, out counts columns of B.
-struct Kernel : Operand {
+struct Weights : Operand {
     const real* W;
     int step_a, step_b, step_in, step_out;
     Divisor by_in, by_kw;
     int outers, terms;
     bool fours;
 
-    __device__ Kernel(const real* W, int step_a, int step_b, int step_in, int step_out, const Divisors& by, int outers,
+    __device__ Weights(const real* W, int step_a, int step_b, int step_in, int step_out, const Divisors& by, int outers,
                       int terms)
         : W(W), step_a(step_a), step_b(step_b), step_in(step_in), step_out(step_out), by_in(by.c), by_kw(by.kw),
           outers(outers), terms(terms), fours(aligned(W, step_a) && step_b % 4 == 0) {
@@ -146,12 +146,12 @@ PRODUCT convolve(const real* x, int h, int w, int c, int I, int J, int kh, int k
     Images image{x, h, w, c, I, J, kh, kw, s, t, p, q, u, v};
     const Divisors& by = divisors_of(image);
     Windows<true> windows(image, by, m, cells);
-    Kernel kernel(W, W_a, W_b, W_in, W_out, by, n, cells);
+    Weights weights(W, W_a, W_b, W_in, W_out, by, n, cells);
     auto out = [=](int i, int j, real h_ij) { y[i * n + j] = activate(b ? h_ij + b[j] : h_ij, activation); };
-    multiply(windows, kernel, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
+    multiply(windows, weights, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
 }
 
-// dW = P(x)^T g, or added to what is there; g (m places, n channels), dW (a, b, in, out) as `Kernel`.
+// dW = P(x)^T g, or added to what is there; g (m places, n channels), dW (a, b, in, out) as `Weights`.
 PRODUCT convolve_gradient(const real* x, int h, int w, int c, int I, int J, int kh, int kw, int s, int t, int p, int q,
                          int u, int v, const real* g, real* dW, int dW_a, int dW_b, int dW_in, int dW_out, int m, int n,
                          int accumulate, int pieces, real* planes, int* tickets) {

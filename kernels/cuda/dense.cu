@@ -68,11 +68,11 @@ struct Slope {
     struct Anchor {};
     const real *dy, *y;
     int n, outers, terms;
-    bool linear, relu, tanh, elu, sigmoid, fours;
+    Slopes slope;
+    bool fours;
 
     __device__ Slope(const real* dy, const real* y, int n, int f, int outers, int terms)
-        : dy(dy), y(y), n(n), outers(outers), terms(terms), linear(f == LINEAR), relu(f == RELU), tanh(f == TANH),
-          elu(f == ELU), sigmoid(f == SIGMOID), fours(aligned(dy, n) && aligned(y, n)) {}
+        : dy(dy), y(y), n(n), outers(outers), terms(terms), slope(f), fours(aligned(dy, n) && aligned(y, n)) {}
 
     __device__ static bool along() { return EXAMPLES_OUTER; }
     __device__ Anchor anchor(int) const { return {}; }
@@ -85,27 +85,22 @@ struct Slope {
         int start = example * n + j;
         if (fours && j + 3 < columns) {
             found.dy = *(const Four*)(dy + start);
-            if (!linear) found.y = *(const Four*)(y + start);
+            if (!slope.linear) found.y = *(const Four*)(y + start);
             return found;
         }
 #pragma unroll
         for (int v = 0; v < 4; v++)
             if (j + v < columns) {
                 found.dy.n[v] = dy[start + v];
-                if (!linear) found.y.n[v] = y[start + v];
+                if (!slope.linear) found.y.n[v] = y[start + v];
             }
         return found;
     }
 
-    // As `slope`, by choices that are made without a branch.
     __device__ Four finished(const Raw& raw) const {
         Four g;
 #pragma unroll
-        for (int v = 0; v < 4; v++) {
-            real y_v = raw.y.n[v], above = tanh ? 1 - y_v * y_v : sigmoid ? y_v * (1 - y_v) : 1;
-            real below = relu ? 0 : elu ? y_v + 1 : above;
-            g.n[v] = raw.dy.n[v] * (y_v > 0 ? above : below);
-        }
+        for (int v = 0; v < 4; v++) g.n[v] = raw.dy.n[v] * slope(raw.y.n[v]);
         return g;
     }
 };

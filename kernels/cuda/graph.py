@@ -123,11 +123,13 @@ class Recorded:
             yield
             return
         self._stream.wait_event(outer.record())
-        yield
-        outer.wait_event(self._stream.record())
+        try:
+            yield
+        finally:
+            outer.wait_event(self._stream.record())
 
     def _record(self, graph: _Graph) -> None:
-        """Record a run, which is not carried out; where that cannot be done, say so once."""
+        """Record a run, which is not carried out; where that cannot be done, say so, once for each signature."""
 
         def allocate(size: int) -> Any:
             graph.memory.append(self._pool.malloc(size))
@@ -138,10 +140,12 @@ class Recorded:
             with self._kernels.xp.cuda.using_allocator(allocate):
                 self._perform(graph)
             graph.graph = self._stream.end_capture()
-        except Exception as error:
+        except BaseException as error:
             with suppress(Exception):  # a stream that has met what it cannot record says so a second time
                 self._stream.end_capture()
             graph.recordable, graph.memory = False, []
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             text = f"a step cannot be recorded as a CUDA graph, and runs kernel by kernel: {error}"
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 

@@ -142,8 +142,10 @@ def _take(kernel: Declaration, i: int, real: np.dtype) -> Callable[[Any], Any]:
         if x is None:
             return NULL
         fits = x.flags.c_contiguous or anyhow or (rows and x.strides[-1] == x.itemsize)
-        if x.size > MOST:
-            raise OverflowError(f"{kernel.name}: {name}: expected at most {MOST} numbers, got {x.size}")
+        extent = sum((size - 1) * abs(step) for size, step in zip(x.shape, x.strides, strict=True)) // x.itemsize
+        if x.size > MOST or extent > MOST:
+            reach = max(x.size, extent)
+            raise OverflowError(f"{kernel.name}: {name}: expected at most {MOST} numbers, got an array of {reach}")
         if x.dtype != expected or not fits:
             layout = "" if fits else " with strides"
             raise TypeError(f"{kernel.name}: {name}: expected a contiguous array of {expected}, got {x.dtype}{layout}")

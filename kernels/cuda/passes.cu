@@ -28,11 +28,12 @@ KERNEL slope_times(const real* dy, const real* y, real* g, real* db, real* sums,
     int column = threadIdx.x % columns, row = threadIdx.x / columns, step = blockDim.x / columns;
     int j = blockIdx.x * columns + column, start = blockIdx.y * rows, stop = min(start + rows, n);
     bool first = row == 0 && j < d;
+    Slopes slope(activation);
     real sum = 0;
     if (j < d)
 #pragma unroll 4
         for (int i = start + row; i < stop; i += step) {
-            real g_ij = dy[i * d + j] * slope(y[i * d + j], activation);
+            real g_ij = dy[i * d + j] * slope(y[i * d + j]);
             if (g) g[i * d + j] = g_ij;
             sum += g_ij;
         }

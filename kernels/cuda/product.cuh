@@ -10,17 +10,15 @@
 // has too few tiles to keep a GPU busy, several blocks share the sum of a tile, each writes its piece, and the last of
 // them to be done adds them up. All in one order: the same input gives the same bits.
 
-#ifndef TILE
-#define TILE 32
-#endif
-
 struct Tile {
 #if TILE == 32  // for results of few numbers: many warps on a small tile, so that no one waits for memory alone
     enum { M = 32, N = 32, M_EACH = 4, N_EACH = 4, TEAMS = 4, DEPTH = 64, BLOCKS = 2 };
 #elif TILE == 64  // for large ones: eight times eight numbers a thread are as many products as shared memory can feed
     enum { M = 64, N = 64, M_EACH = 8, N_EACH = 8, TEAMS = 1, DEPTH = 16, BLOCKS = 4 };
-#else  // for long ones of few columns
+#elif TILE == 8  // for long ones of few columns
     enum { M = 64, N = 8, M_EACH = 4, N_EACH = 4, TEAMS = 2, DEPTH = 32, BLOCKS = 4 };
+#else
+#error "TILE: expected 32, 64 or 8"
 #endif
     enum {
         TEAM = M / M_EACH * (N / N_EACH),

@@ -41,7 +41,7 @@ TILES = (
 MULTIPROCESSORS, ENDS, ADDING = 132, 4000, 3000
 LEAST = 64  # of the terms of a sum that is shared, for each block
 GROUP = 16  # pieces of a sum that one block adds up
-TICKETS = 3 * MULTIPROCESSORS * max(tile.resident for tile in TILES)  # more than any product takes
+TICKETS = 2 * MULTIPROCESSORS * max(tile.resident for tile in TILES)  # one for each tile, one for each of its groups
 
 
 class Layout(NamedTuple):

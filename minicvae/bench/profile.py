@@ -93,7 +93,7 @@ def _watched(kernels: Any, found: dict[tuple[str, str, int], Kernel]) -> Iterato
 
     for name in names:
         setattr(kernels, name, watch(name, getattr(kernels, name)))
-    kernels.repeated = lambda run, then, both: in_turn(run, then)  # what is recorded is no longer called
+    kernels.repeated = lambda run, then, then_too: in_turn(run, then)  # what is recorded is no longer called
     try:
         yield
     finally:

@@ -64,7 +64,10 @@ def write(file: Path, arrays: Mapping[str, Any], title: str, panels: Sequence[Pa
 
 @cache
 def announce_compilation(device: str) -> None:
-    """Have a line on stderr when kernels are compiled, so that nobody takes the wait for a hang."""
+    """Have a line on stderr when kernels are compiled, on cuda before, so that nobody takes the wait for a hang."""
+    if device == "cuda":
+        sentence = "kernels that CuPy has not kept from before are compiled first, up to half a minute ..."
+        print(sentence, file=sys.stderr, flush=True)
     if device != "cpu":
         return
     from numba.core import event

@@ -170,7 +170,7 @@ class ConditionalVAE(Trainable):
         update_adversary = self.adversary.optimizer.start(self.parameters.block("discriminator"), self.kernels)
         speed = self.adversary.speed
 
-        def update(learning_rate: float) -> None:
+        def update(learning_rate: float | Array) -> None:
             update_cvae(learning_rate)
             update_adversary(speed * learning_rate)
 

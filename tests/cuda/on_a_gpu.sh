@@ -12,8 +12,19 @@ python=${PYTHON:-.venv/bin/python}
 out=${1:-build/gpu}
 shift || true
 wanted=("$@")
+known=(kernels agreement products-float32 products-tf32 epochs-graphs-1 epochs-graphs-0 race-float32 race-tf32 profile
+    gradients tests-on-cuda tests-without-graphs sanitizer-memcheck sanitizer-racecheck sanitizer-synccheck)
+for word in "${wanted[@]}"; do
+    if ! printf '%s\n' "${known[@]}" | grep -q "^$word"; then
+        echo "no part's name begins with $word; the parts are ${known[*]}"
+        exit 2
+    fi
+done
 mkdir -p "$out"
-ran=0
+if ! nvidia-smi > "$out/nvidia-smi.log" 2>&1; then
+    echo "no NVIDIA GPU is here: $(head -n 1 "$out/nvidia-smi.log")"
+    exit 1
+fi
 failed=()
 
 part() {
@@ -23,7 +34,6 @@ part() {
         [[ $name == "$word"* ]] && chosen=0
     done
     ((chosen)) && return
-    ran=$((ran + 1))
     echo "== $name: $*"
     if ! "$@" > "$out/$name.log" 2>&1; then
         failed+=("$name")
@@ -32,7 +42,6 @@ part() {
     echo "   ($((SECONDS - begin)) s)"
 }
 
-nvidia-smi > "$out/nvidia-smi.log"
 part kernels "$python" -m pytest -n 4 --device cuda -m cuda tests/cuda/test_kernels.py tests/cuda/test_graph.py
 
 # Losses after 100 steps on either device, from the same seed.
@@ -69,10 +78,6 @@ done
 echo
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]} (logs in $out)"
-    exit 1
-fi
-if ((ran == 0)); then
-    echo "no part's name begins with ${wanted[*]}"
     exit 1
 fi
 echo "all is well; results in $out"

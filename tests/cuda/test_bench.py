@@ -10,6 +10,7 @@ import pytest
 from minicvae import conditions
 from minicvae.bench import machine, own, profile, race
 from minicvae.kernels import load
+from minicvae.kernels.cuda import GRAPHS
 from minicvae.model import build
 
 
@@ -52,9 +53,9 @@ def test_on_cuda_it_races_with_graphs_and_without_against_all_modes_of_torch():
     names = [c.name for c in (*race.own("conv", 128, "cuda"), *race.peers("torch", "conv", 128, "cuda"))]
     assert names[:2] == ["minicvae", "minicvae no graph"]
     assert names[2:] == [f"torch {mode}" for mode in ("eager", "fused", "compile", "channels_last", "graph")]
-    plain, graph = race.own("mlp", 128, "cuda")
+    graph, plain = race.own("mlp", 128, "cuda")
     assert plain.command == graph.command
-    assert plain.environment != graph.environment
+    assert (graph.environment, plain.environment) == ({GRAPHS: "1"}, {GRAPHS: "0"})
 
 
 def test_a_contestant_has_its_environment(monkeypatch):

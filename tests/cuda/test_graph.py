@@ -184,6 +184,47 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(kernels_of_cuda,
     assert float((a @ a).sum()) == 3.0
 
 
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_who_is_interrupted_while_recording_can_go_on(kernels_of_cuda, graphs, breaks):
+    ran = []
+
+    def run(a):
+        ran.append(a)
+        if len(ran) == breaks:
+            raise KeyboardInterrupt
+        return Numbers(a.sum(), a.max())
+
+    repeated, a = Recorded(kernels_of_cuda, run), kernels_of_cuda.array(np.ones(3))
+    for _ in range(breaks - 1):
+        repeated(a)
+    with pytest.raises(KeyboardInterrupt):
+        repeated(a)
+    assert [float(repeated(i * a).total) for i in range(4)] == [0.0, 3.0, 6.0, 9.0]
+    assert len(ran) == breaks + 2  # a first call and a recording, anew
+
+
+def test_an_optimiser_of_the_users_goes_on_from_a_checkpoint(graphs, tmp_path):
+    """With a state that lies on the host, and one that lies on the device."""
+
+    class Counting(SGD):
+        def start(self, parameters, kernels):
+            update, count = super().start(parameters, kernels), np.zeros(1, np.int64)
+
+            def step(rate):
+                count[0] += 1
+                update(rate / count[0])
+
+            return Update(step, {**update.state, "count": count})
+
+    Counting.__module__ = "somebody.elses"
+    settings = {"optimizer": Counting(momentum=0.5), "overrides": {}}
+    whole, weights = trained("mlp", **settings)
+    trained("mlp", **settings, checkpoint=tmp_path / "half.safetensors", until=2)
+    found, found_weights = trained("mlp", **settings, checkpoint=tmp_path / "half.safetensors")
+    assert found == whole
+    np.testing.assert_array_equal(found_weights, weights)
+
+
 def test_an_optimiser_of_the_users_is_not_recorded(graphs):
     rates = []
 
