@@ -38,8 +38,8 @@ setup(
         "platformdirs>=4",
     ],
     extras_require={
-        "cuda12": ["cupy-cuda12x[ctk]>=13"],
-        "cuda13": ["cupy-cuda13x[ctk]>=13.6"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "test": TEST,
         "torch": ["torch==2.13.0"],
         "nvrtc": ["nvidia-cuda-nvrtc-cu12>=12.4,<12.10"],
