@@ -13,6 +13,7 @@ import numpy as np
 
 from minicvae.checkpoint import whole_file
 from minicvae.cli.data import Data, check_entry
+from minicvae.kernels import load
 from minicvae.model import CVAE
 from minicvae.runs import Run
 
@@ -66,6 +67,7 @@ def write(file: Path, arrays: Mapping[str, Any], title: str, panels: Sequence[Pa
 def announce_compilation(device: str) -> None:
     """Have a line on stderr when kernels are compiled, on cuda before, so that nobody takes the wait for a hang."""
     if device == "cuda":
+        load(device)  # or say that it is not there
         sentence = "kernels that CuPy has not kept from before are compiled first, up to half a minute ..."
         print(sentence, file=sys.stderr, flush=True)
     if device != "cpu":
