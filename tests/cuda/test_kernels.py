@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_cpu import CASES, Case, absolute, assert_close, seeds, strided
 
-from minicvae.kernels import Reference
+from minicvae.kernels import OneHot, Reference
 from minicvae.kernels.convolution import span
 from minicvae.kernels.cuda import launch, products
 
@@ -314,21 +314,62 @@ def test_a_product_is_the_product(kernels_of_cuda, layout, m, n, k, ways, dtype,
     assert not kernels_of_cuda.products._tickets.any()  # which the next product needs
 
 
+def beside(kernels, a, shift=0):
+    """A matrix on the device whose rows lie apart, by a multiple of 16 bytes, with NaN between them."""
+    wide = np.full((len(a) + 4, a.shape[1] // 4 * 4 + 8), np.nan, a.dtype)
+    wide[: len(a), shift : shift + a.shape[1]] = a
+    return kernels.array(wide)[: len(a), shift : shift + a.shape[1]]
+
+
+def moved(kernels, a, shift):
+    """An array on the device in one piece that begins so many numbers after a multiple of 16 bytes."""
+    flat = kernels.array(np.concatenate([np.full(shift, np.nan, a.dtype), a.ravel()]))
+    return flat[shift:].reshape(a.shape)
+
+
+SHIFTS = st.sampled_from([0, 1, 4])
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(m=st.integers(1, 40), n=st.integers(1, 40), k=st.integers(1, 40), transposed=st.booleans(), seed=seeds)
-def test_what_lies_beside_a_matrix_is_not_multiplied(kernels_of_cuda, layout, m, n, k, transposed, seed):
-    """Rows that lie apart, at multiples of 16 bytes, with NaN between them."""
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(1, 40),
+    k=st.integers(1, 40),
+    transposed=st.booleans(),
+    shift=SHIFTS,
+    seed=seeds,
+)
+def test_what_lies_beside_a_matrix_is_not_multiplied(kernels_of_cuda, layout, m, n, k, transposed, shift, seed):
     rng = np.random.default_rng(seed)
-
-    def beside(a):
-        wide = np.full((len(a) + 4, a.shape[1] // 4 * 4 + 8), np.nan, np.float32)
-        wide[: len(a), : a.shape[1]] = a
-        return kernels_of_cuda.array(wide)[: len(a), : a.shape[1]]
-
     a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-    A, B = (beside(a.T).T, beside(b.T).T) if transposed else (beside(a), beside(b))
-    found = kernels_of_cuda.to_numpy(kernels_of_cuda.products.product(A, B))
-    np.testing.assert_allclose(found, a @ b, rtol=1e-4, atol=1e-4)
+    A, B = (beside(kernels_of_cuda, x.T if transposed else x, shift) for x in (a, b))
+    found = kernels_of_cuda.products.product(*((A.T, B.T) if transposed else (A, B)))
+    np.testing.assert_allclose(kernels_of_cuda.to_numpy(found), a @ b, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=50)
+@given(
+    sizes=st.tuples(st.integers(1, 40), st.integers(1, 20), st.sampled_from([1, 4, 8, 30])),
+    shifts=st.tuples(SHIFTS, SHIFTS, SHIFTS),
+    seed=seeds,
+)
+def test_a_layer_takes_inputs_and_gradients_wherever_they_lie(kernels_of_cuda, sizes, shifts, seed):
+    """Inputs with something else beside them, then labels; y and dy that begin anywhere."""
+    rng, (m, d, n) = np.random.default_rng(seed), sizes
+    x, labels, W = rng.standard_normal((m, d)), rng.integers(0, 3, m), rng.standard_normal((d + 3, n))
+    b, dy = rng.standard_normal(n), rng.standard_normal((m, n))
+    y = reference.dense([x, OneHot(labels, 3)], W, b, "tanh")
+
+    def run(k, x, y, dy, labels):
+        parts, dW, db = [x, OneHot(labels, 3)], k.zeros(W.shape, W.dtype), k.zeros(b.shape, b.dtype)
+        found = k.dense(parts, k.array(W), k.array(b), "tanh")
+        dx, _ = k.dense_backward(dy, parts, y, k.array(W), "tanh", dW, db, False, [True, False])
+        return [k.to_numpy(a) for a in (found, dW, db, dx)]
+
+    k = kernels_of_cuda
+    given_ = beside(k, x, shifts[0]), moved(k, y, shifts[1]), moved(k, dy, shifts[2]), k.array(labels)
+    for found, expected in zip(run(k, *given_), run(reference, x, y, dy, labels), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
