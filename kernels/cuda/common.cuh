@@ -10,7 +10,7 @@ typedef unsigned char byte;
 
 #define KERNEL extern "C" __global__ void
 
-enum { LINEAR, RELU, TANH, ELU, SIGMOID };  // the order of ACTIVATIONS in `__init__.py`
+enum { LINEAR, RELU, TANH, ELU, SIGMOID };  // the order of ACTIVATIONS in `launch.py`
 
 #define WARP 32
 #define MOST 256  // threads of a block that sums; a power of two

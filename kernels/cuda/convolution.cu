@@ -148,7 +148,7 @@ PRODUCT convolve(const real* x, int h, int w, int c, int I, int J, int kh, int k
     Windows<true> windows(image, by, m, cells);
     Weights weights(W, W_a, W_b, W_in, W_out, by, n, cells);
     auto out = [=](int i, int j, real h_ij) { y[i * n + j] = activate(b ? h_ij + b[j] : h_ij, activation); };
-    multiply(windows, weights, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
+    multiply(windows, weights, out, blockIdx.x, Shares{pieces, planes, tickets}, memory);
 }
 
 // dW = P(x)^T g, or added to what is there; g (m places, n channels), dW (a, b, in, out) as `Weights`.
@@ -165,5 +165,5 @@ PRODUCT convolve_gradient(const real* x, int h, int w, int c, int I, int J, int 
         real* place = dW + a * dW_a + b * dW_b + in * dW_in + j * dW_out;
         *place = accumulate ? *place + sum : sum;
     };
-    multiply(windows, matrix, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
+    multiply(windows, matrix, out, blockIdx.x, Shares{pieces, planes, tickets}, memory);
 }

@@ -56,7 +56,7 @@ PRODUCT dense(const real* x1, int x1_step, int d1, const real* x2, int x2_step, 
         if (accumulate) h += y[i * n + j];
         y[i * n + j] = activate(h, activation);
     };
-    multiply(a, w, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
+    multiply(a, w, out, blockIdx.x, Shares{pieces, planes, tickets}, memory);
 }
 
 // g = dy f'(y), (m, n), of which nothing is written: examples are rows of A and outputs the terms, or the other way round.
@@ -128,7 +128,7 @@ PRODUCT dense_backward(const real* dy, const real* y, const real* x1, int x1_ste
             else
                 dx2[i * width2 + j - width1] = h;
         };
-        multiply(g, w, out, block / pieces_x, block % pieces_x, Shares{pieces_x, planes_x, tickets_x}, memory);
+        multiply(g, w, out, block, Shares{pieces_x, planes_x, tickets_x}, memory);
         return;
     }
     block -= blocks_x;
@@ -139,5 +139,5 @@ PRODUCT dense_backward(const real* dy, const real* y, const real* x1, int x1_ste
         real* place = i < d ? dW + i * n + j : db + j;
         *place = accumulate ? *place + h : h;
     };
-    multiply(a, g, out, block / pieces_W, block % pieces_W, Shares{pieces_W, planes_W, tickets_W}, memory);
+    multiply(a, g, out, block, Shares{pieces_W, planes_W, tickets_W}, memory);
 }

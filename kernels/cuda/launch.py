@@ -57,7 +57,7 @@ def source(file: str) -> str:
 
 
 def options(dtype: Any, defines: Iterable[str] = ()) -> tuple[str, ...]:
-    """What the compiler is told; defines: of `product.cuh`, where it is not to be as it is by itself."""
+    """What the compiler is told; defines: the kind of tile that `product.cuh` asks for, and whether in TF32."""
     return ("-std=c++17", *(f"-D{define}" for define in (f"REAL={REAL[np.dtype(dtype).name]}", *defines)))
 
 

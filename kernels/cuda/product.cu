@@ -8,5 +8,5 @@ PRODUCT product(const real* A, int A_row, int A_column, const real* B, int B_row
     __shared__ Four memory[Tile::MEMORY / 4];
     Matrix a(A, A_row, A_column, m, k), b(B, B_column, B_row, n, k);
     auto out = [=](int i, int j, real h) { C[i * n + j] = accumulate ? C[i * n + j] + h : h; };
-    multiply(a, b, out, blockIdx.x / pieces, blockIdx.x % pieces, Shares{pieces, planes, tickets}, memory);
+    multiply(a, b, out, blockIdx.x, Shares{pieces, planes, tickets}, memory);
 }

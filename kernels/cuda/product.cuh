@@ -174,10 +174,11 @@ __device__ inline real sum_of(const real* numbers, int step, int count) {
     return sum;
 }
 
-// out(i, j, Σ_p A_ip B_pj) for the numbers of a tile, by the block that is the `piece`-th of those that share it.
+// out(i, j, Σ_p A_ip B_pj) for the numbers of a tile, by the `block`-th of the blocks that make the product.
 // fours: Tile::MEMORY numbers, shared by the block.
 template <class A, class B, class Out>
-__device__ void multiply(A a, B b, Out out, int tile, int piece, Shares shares, Four* fours) {
+__device__ void multiply(A a, B b, Out out, int block, Shares shares, Four* fours) {
+    int tile = block / shares.pieces, piece = block % shares.pieces;
     int across = (b.outers + Tile::N - 1) / Tile::N;
     int top = tile / across * Tile::M, left = tile % across * Tile::N;
     int depth = ((a.terms + shares.pieces - 1) / shares.pieces + 3) / 4 * 4;  // fours stay whole
